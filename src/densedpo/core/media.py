@@ -61,7 +61,8 @@ def write_mp4(path: Path, frames: Frames, *, fps: float, pixel_scale: int = 1) -
         _encode(temporary, frames, frame_rate(fps), pixel_scale)
         os.replace(temporary, path)
     except OSError as error:  # FFmpeg's errors are OSErrors too
-        raise BadInput(f"cannot write {path}: {error.strerror or error}; free space or choose another folder") from error
+        reason = error.strerror or error
+        raise BadInput(f"cannot write {path}: {reason}; nothing was lost, free space and rerun") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -144,7 +145,7 @@ def _video_frames(frames: Frames, pixel_scale: int) -> Iterator[av.VideoFrame]:
 
 def _enlarged(yuv444: av.VideoFrame, pixel_scale: int) -> av.VideoFrame:
     """Repeats pixels into yuv420p without a resampling filter, which would mix the colours of neighbours."""
-    planes: NDArray[np.uint8] = yuv444.to_ndarray()  # [3, H, W]
+    planes = _bytes(yuv444)  # [3, H, W]
     luma = planes[0].repeat(pixel_scale, axis=0).repeat(pixel_scale, axis=1)
     chroma = planes[1:].repeat(pixel_scale // 2, axis=1).repeat(pixel_scale // 2, axis=2)
     flat = np.concatenate([luma.reshape(-1), chroma.reshape(-1)]).reshape(-1, luma.shape[1])
@@ -154,19 +155,24 @@ def _enlarged(yuv444: av.VideoFrame, pixel_scale: int) -> av.VideoFrame:
 def _from_video_frame(frame: av.VideoFrame, pixel_scale: int, path: Path) -> Frames:
     if pixel_scale == 1:
         rgb = frame.reformat(format="rgb24", src_colorspace=Colorspace.ITU709, interpolation=_EXACT)
-        return np.asarray(rgb.to_ndarray(), dtype=np.uint8)
+        return _bytes(rgb)
     if frame.height % pixel_scale or frame.width % pixel_scale:
         raise BadInput(f"{path} is {frame.width}x{frame.height}, which is no multiple of pixel_scale {pixel_scale}")
-    flat: NDArray[np.uint8] = frame.reformat(format="yuv420p").to_ndarray().reshape(-1)
+    flat = _bytes(frame.reformat(format="yuv420p")).reshape(-1)
     height, width = frame.height, frame.width
     luma = _block_mean(flat[: height * width].reshape(1, height, width), pixel_scale)
     chroma = _block_mean(flat[height * width :].reshape(2, height // 2, width // 2), pixel_scale // 2)
     planes = av.VideoFrame.from_ndarray(np.concatenate([luma, chroma]), format="yuv444p")
     rgb = planes.reformat(format="rgb24", src_colorspace=Colorspace.ITU709, interpolation=_EXACT)
-    return np.asarray(rgb.to_ndarray(), dtype=np.uint8)
+    return _bytes(rgb)
+
+
+def _bytes(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    return np.asarray(frame.to_ndarray(), dtype=np.uint8)
 
 
 def _block_mean(planes: NDArray[np.uint8], block: int) -> NDArray[np.uint8]:
     count, height, width = planes.shape
     blocks = planes.reshape(count, height // block, block, width // block, block)
-    return np.rint(blocks.mean(axis=(2, 4))).astype(np.uint8)
+    mean: NDArray[np.uint8] = np.rint(blocks.mean(axis=(2, 4))).astype(np.uint8)
+    return mean
