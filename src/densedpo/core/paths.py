@@ -1,0 +1,56 @@
+"""The noise path of rectified flow and the conversions between what models predict.
+
+x_t = (1 - t) x_0 + t eps with t in [0, 1] and 1 = noise; velocity = eps - x_0 (Liu et al., 2209.03003, with time
+reversed to the direction that diffusers and Wan use). Variance-preserving models meet it by signal-to-noise ratio.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def _over_batch(t: Float[Tensor, " batch"], like: Float[Tensor, "batch *rest"]) -> Float[Tensor, "batch *ones"]:
+    return t.to(like).reshape(-1, *(1,) * (like.ndim - 1))
+
+
+def noised(
+    x0: Float[Tensor, "batch *rest"], eps: Float[Tensor, "batch *rest"], t: Float[Tensor, " batch"]
+) -> Float[Tensor, "batch *rest"]:
+    """The point of the path at t: clean at 0, noise at 1."""
+    t = _over_batch(t, x0)
+    return (1 - t) * x0 + t * eps
+
+
+def velocity(x0: Float[Tensor, "batch *rest"], eps: Float[Tensor, "batch *rest"]) -> Float[Tensor, "batch *rest"]:
+    """d x_t / d t, the training target of rectified-flow models."""
+    return eps - x0
+
+
+def x0_from_velocity(
+    x_t: Float[Tensor, "batch *rest"], v: Float[Tensor, "batch *rest"], t: Float[Tensor, " batch"]
+) -> Float[Tensor, "batch *rest"]:
+    """The clean end of the path through x_t with slope v."""
+    return x_t - _over_batch(t, x_t) * v
+
+
+def eps_from_velocity(
+    x_t: Float[Tensor, "batch *rest"], v: Float[Tensor, "batch *rest"], t: Float[Tensor, " batch"]
+) -> Float[Tensor, "batch *rest"]:
+    """The noisy end of the path through x_t with slope v."""
+    return x_t + (1 - _over_batch(t, x_t)) * v
+
+
+def eta_to_alpha_bar(eta: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The cumulative alpha of a variance-preserving model with the noise-to-signal ratio of the flow path at eta.
+
+    sqrt(1 - abar) / sqrt(abar) = eta / (1 - eta), solved without dividing by 1 - eta, so that eta = 1 gives 0.
+
+    Raises:
+        ValueError: an eta outside [0, 1].
+    """
+    if bool(((eta < 0) | (eta > 1)).any()):
+        raise ValueError(f"eta is in [0, 1], got {torch.aminmax(eta)}")
+    signal = torch.square(1 - eta)
+    return signal / (signal + torch.square(eta))
