@@ -1,0 +1,21 @@
+"""Preference objectives: pure functions of squared errors and a preference field.
+
+They know no model, config, device or number of processes, and import only torch and this folder.
+"""
+
+from densedpo.learn.objectives.dense_dpo import dense_dpo, dense_dpo_weight
+from densedpo.learn.objectives.dense_dpo_summed import dense_dpo_summed, dense_dpo_summed_weight
+from densedpo.learn.objectives.dpo import dpo, dpo_weight
+from densedpo.learn.objectives.errors import LossOutput, PairErrors, PairMetrics
+
+__all__ = [
+    "LossOutput",
+    "PairErrors",
+    "PairMetrics",
+    "dense_dpo",
+    "dense_dpo_summed",
+    "dense_dpo_summed_weight",
+    "dense_dpo_weight",
+    "dpo",
+    "dpo_weight",
+]
