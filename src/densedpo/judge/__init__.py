@@ -1,0 +1,1 @@
+"""Stage 3: pairs to judgements (labels.db, append-only) and judgements to preferences. Imports no torch."""
