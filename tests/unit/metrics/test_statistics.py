@@ -1,0 +1,91 @@
+"""Estimates against known values and known coverage."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from densedpo.core.errors import BadInput
+from densedpo.metrics.statistics import Interval, Key, cluster_mean, paired_difference
+
+
+def keyed(table: list[list[float | None]]) -> dict[Key, float | None]:
+    """Rows are prompts, columns are seeds."""
+    return {(f"p{i:03d}", j): value for i, row in enumerate(table) for j, value in enumerate(row)}
+
+
+def test_mean_is_over_prompts_and_counts_what_it_left_out() -> None:
+    """Prompt means 2 (of 1 and 3) and 8 (one value of two): their mean is 5, not (1 + 3 + 8) / 3."""
+    estimate = cluster_mean(keyed([[1.0, 3.0], [8.0, None]]), seed=0)
+    assert estimate is not None
+    assert estimate.value == pytest.approx(5.0)
+    assert (estimate.n, estimate.num_values, estimate.num_excluded) == (2, 3, 1)
+    assert "bootstrap over prompts, expanded BCa" in estimate.method
+
+
+def test_paired_difference_by_hand() -> None:
+    """Differences (0.1, 0.3) and (0.2, 0.2): prompt means 0.2 and 0.2, no spread, so the interval is the point."""
+    base = keyed([[0.5, 0.5], [0.1, 0.6]])
+    other = keyed([[0.6, 0.8], [0.3, 0.8]])
+    estimate = paired_difference(base, other, seed=0)
+    assert estimate is not None
+    assert estimate.value == pytest.approx(0.2)
+    assert estimate.low == pytest.approx(0.2)
+    assert estimate.high == pytest.approx(0.2)
+    assert estimate.excludes_zero
+
+
+def test_a_pair_with_a_missing_half_is_excluded() -> None:
+    estimate = paired_difference(keyed([[1.0], [2.0], [None]]), keyed([[2.0], [None], [3.0]]), seed=0)
+    assert estimate is not None
+    assert (estimate.value, estimate.n, estimate.num_excluded) == (1.0, 1, 2)
+    assert estimate.low is None and not estimate.excludes_zero
+
+
+def test_nothing_computed_is_none_and_not_zero() -> None:
+    assert cluster_mean(keyed([[None], [None]]), seed=0) is None
+    assert cluster_mean({}, seed=0) is None
+
+
+@pytest.mark.parametrize("interval", ["bca", "percentile"])
+def test_interval_of_a_large_sample_is_the_normal_one(interval: Interval) -> None:
+    """400 prompts with standard deviation 1: half a width of 1.96 / 20 = 0.098."""
+    values = np.random.default_rng(1).standard_normal(400)
+    estimate = cluster_mean(keyed([[float(v)] for v in values]), seed=0, interval=interval)
+    assert estimate is not None and estimate.low is not None and estimate.high is not None
+    half = 1.96 * values.std(ddof=1) / 20
+    assert estimate.high - estimate.value == pytest.approx(half, rel=0.15)
+    assert estimate.value - estimate.low == pytest.approx(half, rel=0.15)
+
+
+@pytest.mark.parametrize("interval", ["bca", "percentile"])
+def test_coverage_with_seeds_that_share_a_prompt(interval: Interval) -> None:
+    """40 prompts with 4 correlated seeds and no difference: about 5 % of intervals exclude 0; by clip it would be 30 %."""
+    rng = np.random.default_rng(9)
+    rejected = 0
+    for i in range(300):
+        table = rng.standard_normal((40, 1)) + 0.5 * rng.standard_normal((40, 4))
+        estimate = cluster_mean(keyed(table.tolist()), seed=i, interval=interval, num_draws=400)
+        assert estimate is not None
+        rejected += estimate.excludes_zero
+    assert 0.02 <= rejected / 300 <= 0.09
+
+
+def test_same_seed_same_bits_and_order_does_not_matter() -> None:
+    table = np.random.default_rng(2).standard_normal((30, 2)).tolist()
+    values = keyed(table)
+    backwards = dict(reversed(list(values.items())))
+    assert cluster_mean(values, seed=3) == cluster_mean(backwards, seed=3)
+    assert cluster_mean(values, seed=3) != cluster_mean(values, seed=4)
+
+
+def test_mismatched_sets_are_refused_by_name() -> None:
+    with pytest.raises(BadInput, match="prompt p001 seed 0 only in the first"):
+        paired_difference(keyed([[1.0], [2.0]]), keyed([[1.0]]), seed=0)
+    with pytest.raises(BadInput, match="prompt p000 seed 1 only in the second"):
+        paired_difference(keyed([[1.0]]), keyed([[1.0, 2.0]]), seed=0)
+
+
+def test_a_value_that_is_not_finite_is_refused() -> None:
+    with pytest.raises(BadInput, match="prompt p000 seed 0 is nan"):
+        cluster_mean(keyed([[float("nan")], [1.0]]), seed=0)
