@@ -1,0 +1,117 @@
+"""What a video model looks like to the rest of the package: its geometry, its defaults and the `VideoModel` protocol.
+
+Importing this module imports no torch, so that a command can learn a model's geometry before it loads anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from densedpo.core.errors import BadInput
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    import torch
+    from jaxtyping import Float, UInt8
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Geometry:
+    """The size of the clips that a model makes, in pixels, frames and latent cells.
+
+    `temporal_stride` and `spatial_stride` are the autoencoder's compression factors; the first pixel frame has a latent
+    frame of its own (causal in time). `patch` is the side, in latent cells, of what the denoiser takes as one token.
+    """
+
+    num_frames: int
+    height: int
+    width: int
+    fps: float
+    temporal_stride: int
+    spatial_stride: int
+    latent_channels: int
+    max_sequence_length: int
+    patch: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuses sizes that the autoencoder or the denoiser would silently round."""
+        if self.num_frames < 1 or (self.num_frames - 1) % self.temporal_stride:
+            raise BadInput(
+                f"num_frames = {self.num_frames} does not fit the autoencoder: it takes 1 + a multiple of "
+                f"{self.temporal_stride} frames"
+            )
+        multiple = self.spatial_stride * self.patch
+        for name, size in (("height", self.height), ("width", self.width)):
+            if size < multiple or size % multiple:
+                raise BadInput(f"{name} = {size} does not fit the model: it takes multiples of {multiple} pixels")
+
+    @property
+    def num_latent_frames(self) -> int:
+        """Latent frames of one clip."""
+        return (self.num_frames - 1) // self.temporal_stride + 1
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """C, F, H, W of one clip's latents."""
+        stride = self.spatial_stride
+        return (self.latent_channels, self.num_latent_frames, self.height // stride, self.width // stride)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingDefaults:
+    """How a model is sampled when nobody says otherwise; eta is the range in which guided pairs start (1 = pure noise)."""
+
+    num_steps: int
+    guidance_scale: float
+    eta_min: float = 0.65
+    eta_max: float = 0.8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextCondition:
+    """Encoded captions: one row of embeddings per caption, zeros after each caption's last token."""
+
+    embeds: Float[Tensor, "batch token width"]
+
+
+class VideoModel(Protocol):
+    """A text-to-video model in the package's conventions: latents `B C F H W`, t in [0, 1] with 1 = noise, velocity = eps - x."""
+
+    fingerprint: str
+    """sha256 over every config and weight file of the base model; adapters do not change it."""
+    vae_fingerprint: str
+    """sha256 over the autoencoder alone: the key of the latent cache."""
+    target: Literal["velocity"]
+    """What the denoiser regresses, in which the losses measure their errors."""
+    geometry: Geometry
+    defaults: SamplingDefaults
+    denoiser: torch.nn.Module
+    lora_targets: tuple[str, ...]
+    """The denoiser's linear layers that a LoRA adapts unless the recipe says otherwise."""
+
+    def encode_video(self, frames: UInt8[np.ndarray, "batch time row column 3"]) -> Float[Tensor, "batch c f h w"]:
+        """Normalised latents of clips, the posterior's mode."""
+
+    def decode_latents(self, latents: Float[Tensor, "batch c f h w"]) -> UInt8[np.ndarray, "batch time row column 3"]:
+        """The clips of normalised latents."""
+
+    def encode_text(self, captions: list[str]) -> TextCondition:
+        """Embeddings of captions; words that the vocabulary lacks are warned of, once each."""
+
+    def predict(
+        self, x_t: Float[Tensor, "batch c f h w"], t: Float[Tensor, " batch"], text: TextCondition
+    ) -> Float[Tensor, "batch c f h w"]:
+        """The denoiser's velocity in float32; each row has its own t and does not depend on the other rows."""
+
+    def sigmas(self, num_steps: int) -> Float[Tensor, " step"]:
+        """The sampler's `num_steps` + 1 noise levels, from 1 down to 0."""
+
+    def save_adapter(self, path: Path) -> Path:
+        """Writes the denoiser's LoRA in the family's own format; a folder gets the format's usual file name."""
+
+    def load_adapter(self, path: Path) -> None:
+        """Puts a saved LoRA on the denoiser, in place of the one that is there."""
