@@ -9,6 +9,7 @@ teachers should know about the bootstrap, 5.2): a plain percentile interval over
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
@@ -27,6 +28,7 @@ Interval: TypeAlias = Literal["bca", "percentile"]
 
 NUM_DRAWS: Final = 2000
 LEVEL: Final = 0.95
+MIN_BOOTSTRAP: Final = 10  # prompts; fewer say too little about their own distribution
 MAX_CELLS: Final = 4_000_000  # of the matrix of draws held at once
 
 
@@ -77,16 +79,15 @@ def cluster_mean(
         return None
     array = np.array([means[prompt] for prompt in sorted(means)], dtype=np.float64)
     num_values = sum(value is not None for value in values.values())
-    low, high = _bootstrap(array, interval=interval, num_draws=num_draws, seed=seed)
-    name = {"bca": "BCa", "percentile": "percentile"}[interval]
+    bounds = _interval(array, interval=interval, num_draws=num_draws, seed=seed)
     return Estimate(
         value=float(array.mean()),
-        low=low,
-        high=high,
+        low=bounds.low,
+        high=bounds.high,
         n=len(array),
         num_values=num_values,
         num_excluded=len(values) - num_values,
-        method=f"mean over prompts; bootstrap over prompts, expanded {name}, {num_draws} draws",
+        method=f"mean over prompts; {bounds.method}",
         seed=seed,
     )
 
@@ -138,23 +139,46 @@ def _prompt_means(values: Mapping[Key, float | None]) -> dict[str, float]:
     return {prompt: math.fsum(own) / len(own) for prompt, own in by_prompt.items()}
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Bounds:
+    low: float | None
+    high: float | None
+    method: str
+
+
+def _interval(means: NDArray[np.float64], *, interval: Interval, num_draws: int, seed: int) -> _Bounds:
+    n = len(means)
+    if n < 2:
+        return _Bounds(low=None, high=None, method="no interval from one prompt")
+    centre = float(means.mean())
+    # equal values have no acceleration, for which scipy answers NaN; their interval is the point itself
+    if np.ptp(means) <= 1e-12 * max(1.0, float(np.abs(means).max())):
+        return _Bounds(low=centre, high=centre, method="all prompts have the same value")
+    if n < MIN_BOOTSTRAP:
+        half = float(stats.t.ppf((1 + LEVEL) / 2, df=n - 1) * means.std(ddof=1)) / math.sqrt(n)
+        return _Bounds(low=centre - half, high=centre + half, method="Student's t over prompts")
+    low, high = _bootstrap(means, interval=interval, num_draws=num_draws, seed=seed)
+    if not (math.isfinite(low) and math.isfinite(high)):  # BCa of data that are nearly all equal
+        interval = "percentile"
+        low, high = _bootstrap(means, interval=interval, num_draws=num_draws, seed=seed)
+    name = {"bca": "BCa", "percentile": "percentile"}[interval]
+    return _Bounds(low=low, high=high, method=f"bootstrap over prompts, expanded {name}, {num_draws} draws")
+
+
 def _bootstrap(
     means: NDArray[np.float64], *, interval: Interval, num_draws: int, seed: int
-) -> tuple[float | None, float | None]:
-    if len(means) < 2:
-        return None, None
-    # equal values have no acceleration, and scipy would answer NaN; their interval is the point itself
-    if np.ptp(means) <= 1e-12 * max(1.0, float(np.abs(means).max())):
-        return float(means.mean()), float(means.mean())
-    result = stats.bootstrap(
-        (means,),
-        np.mean,
-        n_resamples=num_draws,
-        batch=max(1, MAX_CELLS // len(means)),
-        confidence_level=_expanded_level(len(means)),
-        method={"bca": "BCa", "percentile": "percentile"}[interval],
-        rng=generator(seed, "bootstrap"),
-    )
+) -> tuple[float, float]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # answered by NaN, which the caller handles
+        result = stats.bootstrap(
+            (means,),
+            np.mean,
+            n_resamples=num_draws,
+            batch=max(1, MAX_CELLS // len(means)),
+            confidence_level=_expanded_level(len(means)),
+            method={"bca": "BCa", "percentile": "percentile"}[interval],
+            rng=generator(seed, "bootstrap"),
+        )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 

@@ -20,7 +20,21 @@ def test_mean_is_over_prompts_and_counts_what_it_left_out() -> None:
     assert estimate is not None
     assert estimate.value == pytest.approx(5.0)
     assert (estimate.n, estimate.num_values, estimate.num_excluded) == (2, 3, 1)
-    assert "bootstrap over prompts, expanded BCa" in estimate.method
+
+
+def test_few_prompts_get_students_t() -> None:
+    """1, 2, 3: mean 2, standard deviation 1, t(2) at 97.5 % = 4.3027, half a width of 4.3027 / sqrt(3) = 2.4842."""
+    estimate = cluster_mean(keyed([[1.0], [2.0], [3.0]]), seed=0)
+    assert estimate is not None
+    assert estimate.low == pytest.approx(2 - 2.4842, abs=1e-4)
+    assert estimate.high == pytest.approx(2 + 2.4842, abs=1e-4)
+    assert "Student's t" in estimate.method
+
+
+def test_nearly_equal_values_still_get_an_interval() -> None:
+    estimate = cluster_mean(keyed([[0.0]] * 29 + [[1.0]]), seed=0)
+    assert estimate is not None and estimate.low is not None and estimate.high is not None
+    assert estimate.low <= 1 / 30 <= estimate.high
 
 
 def test_paired_difference_by_hand() -> None:
@@ -53,6 +67,7 @@ def test_interval_of_a_large_sample_is_the_normal_one(interval: Interval) -> Non
     values = np.random.default_rng(1).standard_normal(400)
     estimate = cluster_mean(keyed([[float(v)] for v in values]), seed=0, interval=interval)
     assert estimate is not None and estimate.low is not None and estimate.high is not None
+    assert "bootstrap over prompts" in estimate.method
     half = 1.96 * values.std(ddof=1) / 20
     assert estimate.high - estimate.value == pytest.approx(half, rel=0.15)
     assert estimate.value - estimate.low == pytest.approx(half, rel=0.15)
