@@ -46,7 +46,8 @@ class Clip:
     fps: float
     height: int
     width: int
-    content: str  # sha256 of the decoded, resampled frames
+    pixel_scale: int  # how often each pixel is repeated in the video file
+    content: str  # sha256 of the frames as they are read back from the video
     start_s: float
     scene: SceneWords | None = None
 
