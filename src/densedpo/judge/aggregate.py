@@ -117,8 +117,8 @@ def _votes_of(by_range: dict[Range, list[Judgement]], vote: Judgement) -> list[J
         return by_range[vote.start_frame, vote.stop_frame]
     except KeyError:
         raise BadInput(
-            f"pair {vote.pair_id}: {vote.annotator!r} judged frames {vote.start_frame} to {vote.stop_frame}, which is no "
-            "segment here; give the segment_seconds that was judged with (--set), or leave this annotator out (--annotator)"
+            f"pair {vote.pair_id}: {vote.annotator!r} judged frames {vote.start_frame} to {vote.stop_frame}, which is "
+            "no segment here; --set segment_seconds as it was judged with, or leave this annotator out with --annotator"
         ) from None
 
 

@@ -30,14 +30,16 @@ class OracleConfig(Config):
     segment_seconds: float = Field(default=1.0, gt=0, description="length of a segment")
     margin: float = Field(default=0.02, ge=0, description="scores that differ by less are a tie")
     error_rate: float = Field(default=0.0, ge=0, le=1, description="share of answers (not ties) that are turned round")
-    motion_bias: float = Field(default=0.0, ge=0, description="added to a score for each unit of dynamic degree that the clip moves less")
+    motion_bias: float = Field(
+        default=0.0, ge=0, description="added to a score for each unit of dynamic degree that the clip moves less"
+    )
     seed: int = Field(default=0, ge=0, description="which answers are turned round")
 
 
 class OracleJudge:
     """Scores both clips from pixels and the known scene; the higher mean of three scores wins.
 
-    The mean is over text alignment, visual quality and temporal consistency, which is what DenseDPO's labellers compare;
+    The mean is over text alignment, visual quality and temporal consistency, as DenseDPO's labellers compare them;
     dynamic degree is left out, so that motion neither wins nor loses unless a bias is planted.
     """
 

@@ -103,8 +103,8 @@ class ReferenceJudge:
         real = self._real_clips.frames(clip_id)
         if real.shape != clips.a.shape:
             raise BadInput(
-                f"pair {clips.pair.id}: its clips are {list(clips.a.shape[:3])} (frames, height, width) and the real clip "
-                f"{clip_id} is {list(real.shape[:3])}; run `densedpo data add` for the model that made the pairs"
+                f"pair {clips.pair.id}: its clips are {list(clips.a.shape[:3])} (frames, height, width) and the real "
+                f"clip {clip_id} is {list(real.shape[:3])}; run `densedpo data add` for the model that made the pairs"
             )
         similarity_a, similarity_b = similarity(clips.a, real), similarity(clips.b, real)
         return tuple(self._answer(similarity_a[start:stop], similarity_b[start:stop]) for start, stop in segments)
@@ -120,7 +120,10 @@ class ReferenceJudge:
                 "use guided pairs (`densedpo generate guided`)"
             )
         if pair.clip_id not in self._real_clips.by_id:
-            raise BadInput(f"pair {pair.id} was made from clip {pair.clip_id}, which is not in {self._real_clips.folder}/clips.jsonl")
+            raise BadInput(
+                f"pair {pair.id} was made from clip {pair.clip_id}, which is not in "
+                f"{self._real_clips.folder / 'clips.jsonl'}; add it with `densedpo data add`"
+            )
         return pair.clip_id
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from densedpo.core.media import read_pair_mp4
 from densedpo.core.errors import BadInput
+from densedpo.core.media import read_pair_mp4
 from densedpo.core.progress import track
 from densedpo.core.provenance import package_version, sha256_json
 from densedpo.core.records import Judgement, Pair
@@ -37,7 +37,9 @@ def judge_pairs(judge: Judge, pairs: PairSet, store: LabelStore, *, segment_seco
     for pair in pairs:
         judge.check(pair)
     ids = {
-        pair.id: tuple(judgement_id(judge.annotator, pairs.hashes[pair.id], range_, judge.instructions) for range_ in cut[pair.id])
+        pair.id: tuple(
+            judgement_id(judge.annotator, pairs.hashes[pair.id], range_, judge.instructions) for range_ in cut[pair.id]
+        )
         for pair in pairs
     }
     known = store.known(id_ for of_pair in ids.values() for id_ in of_pair)
@@ -68,7 +70,10 @@ def _decoded(pair: Pair, pairs: PairSet) -> PairClips:
     a, b = read_pair_mp4(path, pixel_scale=pair.pixel_scale)
     expected = (pair.num_frames, pair.height, pair.width, 3)
     if a.shape != expected:
-        raise BadInput(f"{path} holds clips of {list(a.shape[:3])} (frames, height, width), pairs.jsonl says {list(expected[:3])}; generate the pairs again")
+        raise BadInput(
+            f"{path} holds clips of {list(a.shape[:3])} (frames, height, width), "
+            f"pairs.jsonl says {list(expected[:3])}; generate the pairs again"
+        )
     return PairClips(pair=pair, a=a, b=b)
 
 

@@ -42,9 +42,20 @@ _REMEDIES: Final[Mapping[str, str]] = {
     "SQLITE_BUSY": "is being written by another process; wait until it is done and run this again, nothing was lost",
     "SQLITE_READONLY": "cannot be written; check the permissions of the file and of its folder",
     "SQLITE_CANTOPEN": "cannot be opened; check that the folder exists and may be written",
-    "SQLITE_FULL": "cannot grow because the disk is full; answers stored so far are safe, free space and run this again",
-    "SQLITE_IOERR": "cannot be read or written (I/O error); check the disk, and that it is not on a network file system",
+    "SQLITE_FULL": "cannot grow: the disk is full; what was stored so far is safe, free space and run this again",
+    "SQLITE_IOERR": "cannot be read or written; check the disk, and that it is not a network file system",
 }
+
+
+class ConflictingAnswer(BadInput):
+    """An id came again with another answer."""
+
+    def __init__(self, stored: Mapping[str, object], sent: Mapping[str, object]) -> None:
+        super().__init__(
+            f"judgement {sent['id']} of pair {sent['pair_id']} by {sent['annotator']!r} is already stored with another "
+            f"meaning (answer {stored['answer']}, now {sent['answer']}); use another id or annotator name"
+        )
+        self.judgement_id = str(sent["id"])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +86,9 @@ class LabelStore:
             BadInput: missing, not a database, damaged, another program's, or written by a newer version.
         """
         if not create and not path.is_file():
-            raise BadInput(f"{path} does not exist: nothing is judged yet; run `densedpo judge oracle` or `judge reference`")
+            raise BadInput(
+                f"{path} does not exist: nothing is judged yet; run `densedpo judge oracle` or `judge reference`"
+            )
         engine = _engine(path, busy_timeout_s)
         with _one_clear_line(path):
             _bring_up_to_date(engine, path, busy_timeout_s)
@@ -85,7 +98,9 @@ class LabelStore:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._engine.dispose()
 
     def append(self, judgements: Sequence[Judgement], pair_hashes: Mapping[str, str]) -> Appended:
@@ -95,24 +110,21 @@ class LabelStore:
             pair_hashes: the hash of each pair that is judged, by pair id (`pairset.pair_hash`).
 
         Raises:
-            BadInput: an id is stored with another answer, or the database cannot be written; nothing was stored.
+            ConflictingAnswer: an id is stored with another meaning; nothing was stored.
+            BadInput: the database cannot be written; nothing was stored.
         """
         rows = [{**asdict(j), "pair_hash": pair_hashes[j.pair_id]} for j in judgements]
-        with _one_clear_line(self._path), self._engine.connect().execution_options(**{_WRITE: True}) as connection:
-            with connection.begin():
-                known = {row["id"]: dict(row) for row in _select(connection, "id", (row["id"] for row in rows))}
-                fresh = []
-                for row in rows:
-                    stored = known.setdefault(row["id"], row)
-                    if stored is row:
-                        fresh.append(row)
-                    elif any(stored[key] != row[key] for key in _MEANING):
-                        raise BadInput(
-                            f"judgement {row['id']} of pair {row['pair_id']} by {row['annotator']!r} is already stored with "
-                            f"another answer ({stored['answer']}, now {row['answer']}); use another id or annotator name"
-                        )
-                if fresh:
-                    connection.execute(insert(table), fresh)
+        with _one_clear_line(self._path), _writing(self._engine) as connection:
+            known = {row["id"]: dict(row) for row in _select(connection, "id", (row["id"] for row in rows))}
+            fresh = []
+            for row in rows:
+                stored = known.setdefault(row["id"], row)
+                if stored is row:
+                    fresh.append(row)
+                elif any(stored[key] != row[key] for key in _MEANING):
+                    raise ConflictingAnswer(stored, row)
+            if fresh:
+                connection.execute(insert(table), fresh)
         return Appended(num_new=len(fresh), num_known=len(rows) - len(fresh))
 
     def known(self, ids: Iterable[str]) -> frozenset[str]:
@@ -134,10 +146,13 @@ class LabelStore:
         wanted = [
             row
             for row in sorted(rows, key=lambda row: int(row["number"]))
-            if pair_hashes.get(row["pair_id"]) == row["pair_hash"] and (annotators is None or row["annotator"] in annotators)
+            if pair_hashes.get(row["pair_id"]) == row["pair_hash"]
+            and (annotators is None or row["annotator"] in annotators)
         ]
         keys = [field.name for field in fields(Judgement)]
-        return tuple(from_row(Judgement, {key: row[key] for key in keys}, f"{self._path}:{row['number']}") for row in wanted)
+        return tuple(
+            from_row(Judgement, {key: row[key] for key in keys}, f"{self._path}:{row['number']}") for row in wanted
+        )
 
 
 def _select(connection: Connection, column: str, values: Iterable[str]) -> list[RowMapping]:
@@ -166,6 +181,13 @@ def _engine(path: Path, busy_timeout_s: float) -> Engine:
     return engine
 
 
+@contextmanager
+def _writing(engine: Engine) -> Iterator[Connection]:
+    """One transaction that holds the right to write from its start, committed at the end."""
+    with engine.connect().execution_options(**{_WRITE: True}) as connection, connection.begin():
+        yield connection
+
+
 def _alembic(connection: Connection | None = None) -> AlembicConfig:
     config = AlembicConfig()  # no alembic.ini: the migrations travel with the package
     config.set_main_option("script_location", "densedpo.judge:migrations")
@@ -184,12 +206,16 @@ def _bring_up_to_date(engine: Engine, path: Path, timeout_s: float) -> None:
             if present == newest:  # another process was faster
                 return
             if present is not None and present not in {script.revision for script in scripts.walk_revisions()}:
-                raise BadInput(f"{path} was written by a newer densedpo (schema {present}, this one knows {newest}); upgrade densedpo")
+                raise BadInput(
+                    f"{path} was written by a newer densedpo (schema {present}; this one knows {newest}); upgrade it"
+                )
             _set_wal(engine)
-            with engine.connect().execution_options(**{_WRITE: True}) as connection, connection.begin():
+            with _writing(engine) as connection:
                 command.upgrade(_alembic(connection), "head")
     except filelock.Timeout:
-        raise BadInput(f"{path} is being upgraded by another process; wait until it is done and run this again") from None
+        raise BadInput(
+            f"{path} is being upgraded by another process; wait until it is done and run this again"
+        ) from None
 
 
 def _revision(engine: Engine, path: Path) -> str | None:

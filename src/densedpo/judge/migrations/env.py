@@ -8,7 +8,9 @@ from densedpo.judge.schema import metadata
 
 connection = context.config.attributes.get("connection")
 if connection is None:
-    context.configure(dialect_name=context.config.attributes["dialect_name"], target_metadata=metadata, literal_binds=True)
+    context.configure(
+        dialect_name=context.config.attributes["dialect_name"], target_metadata=metadata, literal_binds=True
+    )
 else:
     context.configure(connection=connection, target_metadata=metadata)
 with context.begin_transaction():
