@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-_PACKAGES = ("densedpo", "torch", "diffusers", "transformers", "peft", "safetensors", "numpy", "scipy", "av",
+PACKAGES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy", "scipy", "av",
              "opencv-python-headless", "pydantic", "SQLAlchemy")  # fmt: skip
 _SOURCE_TREE = Path(__file__).resolve().parents[3]
 
@@ -24,12 +24,13 @@ def provenance() -> dict[str, JsonValue]:
     """Everything about the code and the machine that could explain a difference between two runs."""
     torch = sys.modules.get("torch")  # never imported for the sake of this record
     return {
+        "densedpo": package_version("densedpo"),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "num_cpus": os.cpu_count(),
         "torch_threads": torch.get_num_threads() if torch is not None else None,
         "code": code_version(),
-        "packages": {name: package_version(name) for name in _PACKAGES},
+        "packages": {name: package_version(name) for name in PACKAGES},
     }
 
 

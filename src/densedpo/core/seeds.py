@@ -47,7 +47,7 @@ def logit_normal_quantile(u: float, mean: float = 0.0, std: float = 1.0) -> floa
 
 @contextmanager
 def seeded_init(seed: int) -> Iterator[None]:
-    """Seeds torch's global generator inside the block only: model classes take no generator for their initial weights."""
+    """Seeds torch's global generator inside the block only, since model classes take no generator for their weights."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
