@@ -18,6 +18,7 @@ from densedpo.core.records import Pair, from_row
 from densedpo.core.seeds import generator
 from densedpo.judge.protocol import Answer, PairClips, SegmentAnswer, annotator_name, better
 from densedpo.world.oracle import Scores, score_clip
+from densedpo.world.render import FRAME_SIZE
 from densedpo.world.scene import Scene
 
 _VERSION: Final = 1
@@ -60,18 +61,23 @@ class OracleJudge:
         return self._instructions
 
     def check(self, pair: Pair) -> None:
-        """Refuses a pair whose scene is not known.
+        """Refuses a pair that is not of the world.
 
         Raises:
-            BadInput: the pair has no scene, or one that is not of the world.
+            BadInput: the pair has no scene or an unreadable one, or its clips have another size than the world's.
         """
         _scene(pair)
+        if (pair.height, pair.width) != (FRAME_SIZE, FRAME_SIZE):
+            raise BadInput(
+                f"pair {pair.id} is {pair.width}x{pair.height} and the oracle reads {FRAME_SIZE}x{FRAME_SIZE} only; "
+                "judge it with `densedpo judge reference`"
+            )
 
     def judge(self, clips: PairClips, segments: Sequence[tuple[int, int]]) -> tuple[SegmentAnswer, ...]:
         """One answer for each segment, with the scores before any answer was turned round."""
         scene = _scene(clips.pair)
-        scores_a = score_clip(clips.a, scene, segments=segments).segments
-        scores_b = score_clip(clips.b, scene, segments=segments).segments
+        scores_a = score_clip(clips.a, scene, segments=segments, fps=clips.pair.fps).segments
+        scores_b = score_clip(clips.b, scene, segments=segments, fps=clips.pair.fps).segments
         return tuple(
             self._answer(clips.pair.id, index, a, b)
             for index, (a, b) in enumerate(zip(scores_a, scores_b, strict=True))
