@@ -1,0 +1,52 @@
+"""`densedpo learn offline`: preferences over pairs to an adapter."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from densedpo.cli.options import AllowStaleOption, ConfigOption, ModelOption, ProjectOption, SetOption
+
+app = typer.Typer(no_args_is_help=True, help="Train an adapter from preferences.")
+
+
+@app.callback()
+def learn() -> None:
+    """Train an adapter from preferences."""
+
+
+@app.command()
+def offline(
+    name: Annotated[str, typer.Argument(help="Name of the run: runs/NAME.")],
+    pairs: Annotated[str, typer.Option("--pairs", help="Name of the set of pairs.")],
+    preferences: Annotated[str, typer.Option("--preferences", help="Name of the set of preferences.")],
+    model: ModelOption = "tiny",
+    project: ProjectOption = None,
+    config: ConfigOption = None,
+    set_: SetOption = [],
+    allow_stale: AllowStaleOption = False,
+) -> None:
+    """Train a LoRA on labelled pairs, or on the real clips with objective = 'sft'; goes on where it was cut."""
+    from densedpo.core.config import load_config
+    from densedpo.core.workspace import find_project
+    from densedpo.learn.config import LearnConfig
+    from densedpo.learn.run import learn_offline
+    from densedpo.learn.stop import InterruptedByUser
+
+    settings = load_config(LearnConfig, config, set_)
+    found = find_project(project)
+    try:
+        folder = learn_offline(
+            found,
+            name,
+            pairs=pairs,
+            preferences=preferences,
+            model=model,
+            config=settings,
+            allow_stale=allow_stale,
+        )
+    except InterruptedByUser as stop:
+        typer.echo(f"densedpo: {stop}", err=True)
+        raise typer.Exit(130) from None
+    typer.echo(f"{found.relative(folder)}/adapter.safetensors; next: densedpo measure run {name} --run {name}")

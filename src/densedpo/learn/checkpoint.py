@@ -1,0 +1,182 @@
+"""Checkpoints: safetensors and JSON, a manifest written last, a rename, and never a silent start from nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from pydantic import ConfigDict
+from safetensors.torch import load_file, save
+
+from densedpo.core.errors import BadInput
+from densedpo.core.files import naming_disk_errors, sync_folder, write_atomic
+from densedpo.core.provenance import provenance, sha256_file
+from densedpo.core.records import from_row
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+_log = logging.getLogger("densedpo")
+SCHEMA: Final = 1
+_MANIFEST: Final = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainState:
+    """All of a run's state that is not a tensor; data order, noise and t follow from the step and the config's seeds."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
+
+    step: int = 0
+    updates: int = 0
+    skipped_in_row: int = 0
+    num_skipped: int = 0
+    num_without_signal: int = 0
+    evaluated_step: int | None = None
+    best_step: int | None = None
+    best_loss: float | None = None
+    evaluations_since_best: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """The state of a run after a step; `best` is the adapter with the lowest validation loss, empty if there is none."""
+
+    state: TrainState
+    adapter: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    best: Mapping[str, Tensor]
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, identity: str, keep: int) -> Path:
+    """Writes a checkpoint whole or not at all, then removes the oldest beyond `keep`.
+
+    Args:
+        identity: the hash of what the run was made from; a checkpoint of another run is not loaded.
+    """
+    target = folder / f"step-{checkpoint.state.step:06d}"
+    if (target / _MANIFEST).exists():
+        return target
+    part = folder / f".tmp-{checkpoint.state.step:06d}-{uuid.uuid4().hex[:8]}"
+    with naming_disk_errors(target):
+        part.mkdir(parents=True)
+        try:
+            write_atomic(part / "state.safetensors", save(_flat(checkpoint)))
+            write_atomic(part / "state.json", json.dumps(asdict(checkpoint.state), indent=2) + "\n")
+            write_atomic(part / _MANIFEST, json.dumps(_manifest(part, checkpoint.state.step, identity), indent=2) + "\n")
+            sync_folder(part)
+            if target.exists():  # a damaged one: load_latest has gone past it
+                shutil.rmtree(target)
+            os.rename(part, target)
+            sync_folder(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    for old in _steps(folder)[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def load_latest(folder: Path, *, identity: str) -> Checkpoint | None:
+    """The newest valid checkpoint; None where none was ever written.
+
+    A damaged one is named in a warning and the one before it is taken.
+
+    Raises:
+        BadInput: there are checkpoints and none of them is valid.
+    """
+    found = _steps(folder)
+    for path in reversed(found):
+        fault = _fault(path, identity)
+        if fault is None:
+            return _load(path)
+        _log.warning("checkpoint %s is not used: %s", path, fault)
+    if found:
+        raise BadInput(f"{folder}: no valid checkpoint; remove the folder to start this run again from its first step")
+    return None
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
+    """The optimizer's state as named tensors, empty before its first step.
+
+    Args:
+        names: of the parameters, in the optimizer's order.
+    """
+    state = optimizer.state_dict()["state"]
+    return {f"{names[index]}|{key}": tensor for index, row in state.items() for key, tensor in row.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, names: list[str], tensors: Mapping[str, Tensor]) -> None:
+    """Puts back what `optimizer_tensors` gave."""
+    whole = optimizer.state_dict()
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        parameter, _, key = name.rpartition("|")
+        state.setdefault(names.index(parameter), {})[key] = tensor
+    whole["state"] = state
+    optimizer.load_state_dict(whole)
+
+
+def _flat(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    parts = {"adapter": checkpoint.adapter, "optimizer": checkpoint.optimizer, "best": checkpoint.best}
+    # contiguous copies: safetensors refuses views that share memory
+    return {f"{part}/{name}": tensor.detach().cpu().clone() for part, row in parts.items() for name, tensor in row.items()}
+
+
+def _manifest(folder: Path, step: int, identity: str) -> dict[str, object]:
+    files = sorted(path for path in folder.iterdir() if path.name != _MANIFEST)
+    return {
+        "schema": SCHEMA,
+        "step": step,
+        "identity": identity,
+        "world_size": 1,
+        "random_state": "none: order, noise and t are functions of (seed, step)",
+        "files": {path.name: {"sha256": sha256_file(path), "size": path.stat().st_size} for path in files},
+        "made": provenance(),
+    }
+
+
+def _fault(path: Path, identity: str) -> str | None:
+    """Why a checkpoint cannot be used, None if it can."""
+    try:
+        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+        files = manifest["files"]
+        if manifest["schema"] != SCHEMA:
+            return f"its schema is {manifest['schema']}, this version reads {SCHEMA}"
+        if manifest["identity"] != identity:
+            return "it belongs to a run with another config or other inputs"
+        for name, recorded in files.items():
+            if sha256_file(path / name) != recorded["sha256"]:
+                return f"{name} is damaged"
+    except FileNotFoundError as error:
+        return f"{Path(str(error.filename)).name} is missing"
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        return f"{_MANIFEST} is damaged"
+    return None if {"state.safetensors", "state.json"} <= set(files) else f"{_MANIFEST} is incomplete"
+
+
+def _load(path: Path) -> Checkpoint:
+    tensors = load_file(path / "state.safetensors")
+    row = json.loads((path / "state.json").read_text(encoding="utf-8"))
+
+    def part(name: str) -> dict[str, Tensor]:
+        return {key.removeprefix(f"{name}/"): value for key, value in tensors.items() if key.startswith(f"{name}/")}
+
+    return Checkpoint(
+        state=from_row(TrainState, row, str(path / "state.json")),
+        adapter=part("adapter"),
+        optimizer=part("optimizer"),
+        best=part("best"),
+    )
+
+
+def _steps(folder: Path) -> list[Path]:
+    """The checkpoint folders, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if path.is_dir())

@@ -1,0 +1,102 @@
+"""The settings of a training run. Importing this imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from densedpo.core.config import Config
+
+ObjectiveName = Literal["dense_dpo", "dense_dpo_summed", "dpo", "sft"]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class LearnConfig(Config):
+    """What one run does. The defaults are for the shipped model; `recipes/` has published setups."""
+
+    objective: ObjectiveName = "dense_dpo"
+    beta: Positive = 500.0
+    """Pull to the reference, under mean reduction with the factor 1/2, for velocity errors; unused by sft."""
+    num_steps: Count = 100
+    batch_pairs: Count = 16
+    """Pairs in one forward; sft takes twice as many clips, for equal compute."""
+    accumulation: Count = 1
+    """Forwards in one step: a step sees batch_pairs * accumulation pairs."""
+    min_non_tie_share: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """Pairs with a smaller share of labelled latent frames are not sampled (paper, A.3)."""
+    use_confidence: bool = False
+    """Soft labels from the confidence of the judgements; dense_dpo only."""
+    shuffle_labels: bool = False
+    """A control: the labels of the training pairs are dealt out again among them."""
+
+    learning_rate: Positive = 1e-4
+    warmup_steps: Annotated[int, Field(ge=0)] = 10
+    schedule: Literal["constant", "cosine"] = "constant"
+    """After the warm-up: constant, or down to 0 at the last step along a cosine."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    clip_norm: Positive = 1.0
+    max_skipped_steps: Count = 5
+    """Steps in a row whose loss or gradient is not finite before the run stops."""
+    lora_rank: Count = 16
+    lora_alpha: Positive = 16.0
+    lora_targets: tuple[str, ...] | None = None
+    """Names of linear layers; by default the model adapter's choice."""
+
+    seed: int = 0
+    """Order of the pairs and initial adapter."""
+    noise_seed: int = 0
+    """Noise and t of every (pair, draw); apart from `seed` so that runs can share draws."""
+    draws: Count | Literal["fresh"] = "fresh"
+    """Draws of (t, noise) per pair, stratified over t, whose reference errors are cached; or new ones on each visit."""
+    t_min: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    t_max: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """t is logit-normal, cut to [t_min, t_max]."""
+    t_mean: float = 0.0
+    t_std: Positive = 1.0
+
+    eval_every: Annotated[int, Field(ge=0)] = 20
+    """Steps between evaluations of the validation pairs; 0 = off."""
+    eval_pairs: Count = 64
+    eval_draws: Count = 4
+    select: Literal["last", "best_validation"] = "last"
+    """Which adapter the run ends with; best = lowest validation loss."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Evaluations without a lower validation loss before the run stops early; 0 = never."""
+    where_pairs: Annotated[int, Field(ge=0)] = 8
+    """Validation pairs in where.jsonl, which says per latent frame where the model learned."""
+
+    checkpoint_every: Annotated[int, Field(ge=0)] = 50
+    """Steps between checkpoints; 0 = only when interrupted and at the end."""
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 2
+    device: str = "cpu"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the frozen weights; adapter, noise, errors and losses are always float32."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.t_min >= self.t_max:
+            raise ValueError(f"t_min = {self.t_min} is not below t_max = {self.t_max}")
+        if self.use_confidence and self.objective != "dense_dpo":
+            raise ValueError(f"use_confidence has no effect with {self.objective}; only dense_dpo takes soft labels")
+        if self.objective == "sft":
+            self._refuse_for_sft()
+        if self.eval_every == 0 and (self.select == "best_validation" or self.patience):
+            raise ValueError("select = 'best_validation' and patience need evaluations: set eval_every above 0")
+        return self
+
+    def _refuse_for_sft(self) -> None:
+        if self.shuffle_labels:
+            raise ValueError("shuffle_labels has no effect with sft, which reads no labels")
+        if self.select == "best_validation" or self.patience:
+            raise ValueError("sft has no preference loss to select by; use select = 'last' and patience = 0")
+        if self.draws != "fresh":
+            raise ValueError("draws are cached for the reference, which sft does not have; use draws = 'fresh'")
+
+    @property
+    def window_pairs(self) -> int:
+        """Pairs that one optimizer step sees."""
+        return self.batch_pairs * self.accumulation

@@ -1,0 +1,44 @@
+"""A model's squared errors in its own training target: where tensors meet the model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from densedpo.core import paths
+from densedpo.learn.objectives import PairErrors
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from densedpo.adapters.base import VideoModel
+    from densedpo.learn.batch import ClipBatch, PairBatch
+
+    FrameErrors = Float[Tensor, "batch frame 1 1"]
+
+
+def frame_errors(model: VideoModel, batch: ClipBatch) -> FrameErrors:
+    """Squared velocity error of each latent frame, averaged over channels, rows and columns, in float32."""
+    x_t = paths.noised(batch.latents, batch.noise, batch.t)
+    predicted = model.predict(x_t, batch.t, batch.text)
+    target = paths.velocity(batch.latents, batch.noise).to(predicted.device)
+    return torch.square(predicted.float() - target).mean((1, 3, 4))[:, :, None, None]
+
+
+def pair_errors(model: VideoModel, batch: PairBatch, reference: FrameErrors) -> PairErrors:
+    """The policy's errors on both clips in one packed forward, beside the reference's.
+
+    Args:
+        reference: the reference's `frame_errors` of `batch.packed()`: all a, then all b.
+    """
+    policy_a, policy_b = frame_errors(model, batch.packed()).chunk(2)
+    reference_a, reference_b = reference.to(policy_a.device).chunk(2)
+    return PairErrors(
+        policy_a=policy_a,
+        policy_b=policy_b,
+        reference_a=reference_a,
+        reference_b=reference_b,
+        valid=batch.valid.to(policy_a.device),
+    )

@@ -1,0 +1,25 @@
+"""What a run leaves for others: the adapter in diffusers' format, and where in time the model learned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from densedpo.core.records import write_jsonl
+
+if TYPE_CHECKING:
+    from densedpo.adapters.base import VideoModel
+    from densedpo.learn.evaluate import Evaluation
+
+ADAPTER_FILE: Final = "adapter.safetensors"
+WHERE_FILE: Final = "where.jsonl"
+
+
+def export_run(
+    model: VideoModel, evaluation: Evaluation | None, folder: Path, *, num_pairs: int, poll: Callable[[], None]
+) -> None:
+    """Writes adapter.safetensors from the adapter on the model, and where.jsonl if there are validation pairs."""
+    if evaluation is not None and num_pairs:
+        write_jsonl(folder / WHERE_FILE, evaluation.rewards(num_pairs, poll))
+    model.save_adapter(folder / ADAPTER_FILE)

@@ -1,0 +1,185 @@
+"""The training loop: steps, evaluations, checkpoints, and an exact way back after a stop."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from densedpo.core.errors import BadInput, Interrupted
+from densedpo.core.files import append_jsonl
+from densedpo.core.progress import track
+from densedpo.learn.checkpoint import (
+    Checkpoint,
+    TrainState,
+    load_latest,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
+from densedpo.learn.step import StepResult, take_step
+from densedpo.learn.track import MetricsLog, train_row
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from densedpo.learn.config import LearnConfig
+    from densedpo.learn.evaluate import Evaluation
+    from densedpo.learn.tasks import Task
+
+_log = logging.getLogger("densedpo")
+_TOO_EASY = 0.98
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workbench:
+    """What the loop works with; `identity` is the hash of the run's config and inputs."""
+
+    task: Task
+    evaluation: Evaluation | None
+    parameters: Mapping[str, torch.nn.Parameter]
+    optimizer: torch.optim.AdamW
+    config: LearnConfig
+    folder: Path
+    identity: str
+    poll: Callable[[], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trained:
+    """How training ended; the parameters hold the selected adapter."""
+
+    state: TrainState
+    selected_step: int
+    seconds: float
+
+
+def train(bench: Workbench) -> Trained:
+    """Runs from the newest checkpoint, if there is one, to the last step, and puts the selected adapter in place.
+
+    Raises:
+        Interrupted: asked to stop; a checkpoint of the last whole step is on disk.
+        BadInput: the loss was not finite for too many steps in a row.
+    """
+    started = time.monotonic()
+    loop = _Loop(bench)
+    try:
+        loop.run()
+    finally:
+        loop.log.close()
+    return Trained(state=loop.state, selected_step=loop.select(), seconds=time.monotonic() - started)
+
+
+class _Loop:
+    def __init__(self, bench: Workbench) -> None:
+        self._bench = bench
+        self._checkpoints = bench.folder / "checkpoints"
+        self.state = TrainState()
+        self._best: dict[str, Tensor] = {}
+        self._restore()
+        self.log = MetricsLog(bench.folder, after_step=self.state.step)
+
+    def run(self) -> None:
+        config = self._bench.config
+        try:
+            # also after a stop in the middle of an evaluation
+            self._evaluate_if_due()
+            steps = range(self.state.step + 1, config.num_steps + 1)
+            for step in track(steps, what=f"learning ({config.objective}), steps"):
+                if config.patience and self.state.evaluations_since_best >= config.patience:
+                    break
+                self._step(step)
+                if config.checkpoint_every and step % config.checkpoint_every == 0:
+                    self._save()
+        except Interrupted as stop:
+            self._save()
+            raise type(stop)(f"{stop} after step {self.state.step}; the same command goes on from there") from None
+        self._save()
+
+    def select(self) -> int:
+        """Puts the configured adapter in place; returns its step."""
+        if self._bench.config.select == "best_validation" and self.state.best_step is not None:
+            _assign(self._bench.parameters, self._best)
+            return self.state.best_step
+        return self.state.step
+
+    def _step(self, step: int) -> None:
+        bench, started, before = self._bench, time.monotonic(), self.state
+        result = take_step(
+            bench.task, bench.optimizer, bench.config, step=step, update=before.updates, poll=bench.poll
+        )
+        self.state = replace(
+            before,
+            step=step,
+            updates=before.updates + result.updated,
+            skipped_in_row=0 if result.is_finite else before.skipped_in_row + 1,
+            num_skipped=before.num_skipped + (not result.is_finite),
+            num_without_signal=before.num_without_signal + (not result.has_signal),
+        )
+        self.log.write(train_row(step, result, seconds=time.monotonic() - started))
+        if not result.is_finite:
+            self._quarantine(step, result)
+        self._evaluate_if_due()
+
+    def _quarantine(self, step: int, result: StepResult) -> None:
+        bench = self._bench
+        ids = [item for visits in bench.task.window(step) for item in bench.task.ids(visits)]
+        norm = result.grad_norm if math.isfinite(result.grad_norm) else None
+        append_jsonl(bench.folder / "quarantine.jsonl", {"step": step, "ids": ids, "grad_norm": norm})
+        _log.warning("step %d is skipped: loss %g, gradient norm %g", step, result.loss, result.grad_norm)
+        if self.state.skipped_in_row >= bench.config.max_skipped_steps:
+            raise BadInput(
+                f"{bench.folder}: loss or gradient was not finite in {self.state.skipped_in_row} steps in a row; lower "
+                "learning_rate or beta, or look at the pairs in quarantine.jsonl"
+            )
+
+    def _evaluate_if_due(self) -> None:
+        config, step = self._bench.config, self.state.step
+        due = config.eval_every and (step % config.eval_every == 0 or step == config.num_steps)
+        if not due or self._bench.evaluation is None or self.state.evaluated_step == step:
+            return
+        row = self._bench.evaluation.run(step, self._bench.poll)
+        self.log.write(row)
+        self.state = replace(self.state, evaluated_step=step)
+        accuracy, loss = row["frame_accuracy"], row["loss"]
+        if isinstance(accuracy, float) and accuracy >= _TOO_EASY:
+            _log.warning("validation accuracy is %.3f: the pairs may differ by a shortcut, not by quality", accuracy)
+        if not isinstance(loss, float):
+            return
+        if self.state.best_loss is None or loss < self.state.best_loss:
+            self._best = {name: parameter.detach().clone() for name, parameter in self._bench.parameters.items()}
+            self.state = replace(self.state, best_step=self.state.step, best_loss=loss, evaluations_since_best=0)
+        else:
+            self.state = replace(self.state, evaluations_since_best=self.state.evaluations_since_best + 1)
+
+    def _save(self) -> None:
+        bench, names = self._bench, list(self._bench.parameters)
+        checkpoint = Checkpoint(
+            state=self.state,
+            adapter=bench.parameters,
+            optimizer=optimizer_tensors(bench.optimizer, names),
+            best=self._best,
+        )
+        save_checkpoint(self._checkpoints, checkpoint, identity=bench.identity, keep=bench.config.keep_checkpoints)
+
+    def _restore(self) -> None:
+        found = load_latest(self._checkpoints, identity=self._bench.identity)
+        if found is None:
+            return
+        self.state = found.state
+        self._best = dict(found.best)
+        _assign(self._bench.parameters, found.adapter)
+        restore_optimizer(self._bench.optimizer, list(self._bench.parameters), found.optimizer)
+        _log.info("going on after step %d", self.state.step)
+
+
+def _assign(parameters: Mapping[str, torch.nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[name])

@@ -1,0 +1,209 @@
+"""One training run from a project's pairs and preferences to an adapter: refuses first, then loads torch."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from densedpo.adapters import catalogue
+from densedpo.core.config import dump_toml
+from densedpo.core.errors import BadInput
+from densedpo.core.files import write_atomic, writing
+from densedpo.core.provenance import provenance, sha256_json
+from densedpo.core.workspace import Project, content_hash, read_stamp, require_fresh, write_stamp
+from densedpo.learn.inputs import PairSplits, RealClip, read_clips, read_pairs, split_pairs
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+    from densedpo.learn.config import LearnConfig
+
+_log = logging.getLogger("densedpo")
+RUN_FILE = "run.json"
+STRATEGY = "single process {device}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunInputs:
+    """Everything a run reads, checked; the artefacts among it are hashed in the run's identity."""
+
+    project: Project
+    name: str
+    model: str
+    fingerprint: str
+    config: LearnConfig
+    splits: PairSplits
+    clips: tuple[RealClip, ...]
+    pairs_folder: Path
+    artefacts: tuple[Path, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is written."""
+        return self.project.run(self.name)
+
+    def identity(self) -> dict[str, JsonValue]:
+        """What makes this run this run: the same again goes on, anything else is refused."""
+        inputs = {self.project.relative(path): content_hash(path, self.project) for path in self.artefacts}
+        return {
+            "config": self.config.model_dump(mode="json"),
+            "inputs": {name: digest for name, digest in inputs.items()},
+            "model": self.fingerprint,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSummary:
+    """How a run ended, as in its summary.json."""
+
+    folder: str
+    steps: int
+    selected_step: int
+    skipped_steps: int
+    steps_without_signal: int
+    train_pairs: int
+    validation_pairs: int
+    too_tied_pairs: int
+    reference_fill_seconds: float
+    train_seconds: float
+
+
+def learn_offline(
+    project: Project,
+    name: str,
+    *,
+    pairs: str,
+    preferences: str,
+    model: str | Path = "tiny",
+    config: LearnConfig,
+    allow_stale: bool = False,
+) -> Path:
+    """Trains a LoRA on labelled pairs (or, with objective sft, on the real clips) into `runs/<name>`.
+
+    The same call again goes on where a run was cut, and returns at once where it was finished.
+
+    Args:
+        pairs: the name of a set of pairs; with sft they are only measured on.
+        preferences: the name of a set of preferences over these pairs.
+        model: a diffusers directory or `tiny`: the model that made the pairs.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        BadInput: an input is missing, stale or does not fit, or the run folder was made from others.
+        Interrupted: asked to stop; the same call goes on.
+    """
+    inputs = read_inputs(
+        project,
+        name,
+        pairs=pairs,
+        preferences=preferences,
+        model=model,
+        config=config,
+        allow_stale=allow_stale,
+    )
+    with writing(inputs.folder):
+        identity = inputs.identity()
+        require_same_run(inputs.folder, identity)
+        if read_stamp(inputs.folder) is not None:
+            _log.warning("%s is finished already", inputs.folder)
+            return inputs.folder
+        write_run_file(inputs, identity)
+        # torch only now: what is refused above is refused in a moment
+        from densedpo.learn.session import run_session
+
+        summary = run_session(inputs, identity=sha256_json(identity))
+        write_atomic(inputs.folder / "summary.json", json.dumps(asdict(summary), indent=2) + "\n")
+        write_stamp(inputs.folder, inputs.artefacts, project)
+    return inputs.folder
+
+
+def read_inputs(
+    project: Project,
+    name: str,
+    *,
+    pairs: str,
+    preferences: str,
+    model: str | Path,
+    config: LearnConfig,
+    allow_stale: bool,
+) -> RunInputs:
+    """Reads and checks all that a run needs; imports no torch and writes nothing."""
+    folder, file = project.pairs(pairs), project.preferences(preferences)
+    project.run(name)  # a name that cannot be one is refused first
+    is_sft = config.objective == "sft"
+    artefacts = (folder, file, *([project.clips] if is_sft else []))
+    for artefact in artefacts:
+        require_fresh(artefact, project, allow_stale=allow_stale)
+    fingerprint = catalogue.fingerprint(model)
+    labelled = read_pairs(folder, file, catalogue.geometry(model), fingerprint)
+    return RunInputs(
+        project=project,
+        name=name,
+        model=str(model),
+        fingerprint=fingerprint,
+        config=config,
+        splits=split_pairs(labelled, config),
+        clips=read_clips(project.clips, catalogue.vae_fingerprint(model)) if is_sft else (),
+        pairs_folder=folder,
+        artefacts=artefacts,
+    )
+
+
+def require_same_run(folder: Path, identity: dict[str, JsonValue]) -> None:
+    """Refuses a folder that holds another run.
+
+    Raises:
+        BadInput: names every setting and input that differs.
+    """
+    path = folder / RUN_FILE
+    if not path.exists():
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))["identity"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        raise BadInput(f"{path} is damaged; name another run, or remove the folder") from None
+    differences = _differences(before, identity)
+    if differences:
+        raise BadInput(f"{folder} holds another run: {'; '.join(differences)}; choose another name or remove the folder")
+
+
+def write_run_file(inputs: RunInputs, identity: dict[str, JsonValue]) -> None:
+    """config.toml and run.json, before the first step; a run that goes on keeps its first run.json."""
+    if (inputs.folder / RUN_FILE).exists():
+        return
+    row: dict[str, JsonValue] = {
+        "name": inputs.name,
+        "model": inputs.model,
+        "identity": identity,
+        "seeds": {"seed": inputs.config.seed, "noise_seed": inputs.config.noise_seed},
+        "strategy": STRATEGY.format(device=inputs.config.device),
+        "train_pairs": [pair.id for pair in inputs.splits.train],
+        "validation_pairs": [pair.id for pair in inputs.splits.validation],
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "made": provenance(),
+    }
+    write_atomic(inputs.folder / "config.toml", dump_toml(inputs.config))
+    write_atomic(inputs.folder / RUN_FILE, json.dumps(row, indent=2) + "\n")
+
+
+def _differences(before: object, now: object, name: str = "") -> Sequence[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = list(dict.fromkeys([*before, *now]))
+        return [
+            line
+            for key in keys
+            for line in _differences(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
+        ]
+    return [] if before == now else [f"{name} was {_short(before)}, is {_short(now)}"]
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return f"{text[:13]}..." if len(text) > 40 else text

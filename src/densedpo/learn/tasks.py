@@ -1,0 +1,176 @@
+"""What a step minimises: preference over pairs, or the plain error over real clips, behind one small protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, assert_never
+
+import torch
+
+from densedpo.learn.errors import frame_errors, pair_errors
+from densedpo.learn.objectives import (
+    LossOutput,
+    PairErrors,
+    PairMetrics,
+    dense_dpo,
+    dense_dpo_summed,
+    dense_dpo_summed_weight,
+    dense_dpo_weight,
+    dpo,
+    dpo_weight,
+)
+from densedpo.learn.order import Visit, window_of
+from densedpo.learn.reference import CachedReference, live_reference
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from densedpo.adapters.base import VideoModel
+    from densedpo.learn.batch import Draws, PairBatch, Source
+    from densedpo.learn.config import LearnConfig
+    from densedpo.learn.inputs import LabelledPair, RealClip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """Loss, weight and t of the items of one forward; metrics only where there is a preference."""
+
+    loss: Float[Tensor, "item"]
+    weight: Float[Tensor, "item"]
+    t: Float[Tensor, "item"]
+    metrics: PairMetrics | None
+
+    def detached(self) -> Outcome:
+        """The same without a graph, on CPU."""
+        return Outcome(
+            loss=self.loss.detach().cpu(), weight=self.weight.detach().cpu(), t=self.t.cpu(), metrics=self.metrics
+        )
+
+
+class Task(Protocol):
+    """What the step needs to know of an objective."""
+
+    def window(self, step: int) -> tuple[tuple[Visit, ...], ...]:
+        """The forwards of a step, each a few visits."""
+
+    def weight(self, visits: Sequence[Visit]) -> float:
+        """The total weight that `outcome` will return, from labels alone."""
+
+    def outcome(self, visits: Sequence[Visit]) -> Outcome:
+        """One forward of the policy, with its graph."""
+
+    def ids(self, visits: Sequence[Visit]) -> tuple[str, ...]:
+        """The names of what is visited, for the quarantine list."""
+
+
+class PreferenceTask:
+    """One of the preference objectives over labelled pairs."""
+
+    def __init__(
+        self,
+        model: VideoModel,
+        source: Source,
+        pairs: Sequence[LabelledPair],
+        draws: Draws,
+        config: LearnConfig,
+        cache: CachedReference | None,
+    ) -> None:
+        """Args: `cache` holds the reference's errors of every draw; without one they are computed with each forward."""
+        self._model, self._source, self._pairs, self._config, self._cache = model, source, pairs, config, cache
+        self.draws = draws
+
+    def window(self, step: int) -> tuple[tuple[Visit, ...], ...]:
+        """See `Task`."""
+        config = self._config
+        visits = window_of(
+            step, num_items=len(self._pairs), size=config.window_pairs, seed=config.seed, draws=self.draws.count
+        )
+        return tuple(visits[i : i + config.batch_pairs] for i in range(0, len(visits), config.batch_pairs))
+
+    def weight(self, visits: Sequence[Visit]) -> float:
+        """See `Task`."""
+        return sum(label_weight(self._config, self._pairs[visit.index]) for visit in visits)
+
+    def outcome(self, visits: Sequence[Visit]) -> Outcome:
+        """See `Task`."""
+        batch = self._source.pairs(self._pairs, visits, self.draws)
+        output = preference_loss(self._config, self.errors(batch, visits), batch)
+        return Outcome(loss=output.loss, weight=output.weight, t=batch.t, metrics=output.metrics)
+
+    def errors(self, batch: PairBatch, visits: Sequence[Visit]) -> PairErrors:
+        """The policy's errors with their graph, beside the reference's, which come first.
+
+        The other order breaks gradient checkpointing: recomputing would find the adapters switched.
+        """
+        reference = live_reference(self._model, batch) if self._cache is None else self._cache.of(visits)
+        return pair_errors(self._model, batch, reference)
+
+    def ids(self, visits: Sequence[Visit]) -> tuple[str, ...]:
+        """See `Task`."""
+        return tuple(self._pairs[visit.index].id for visit in visits)
+
+
+class SftTask:
+    """The flow-matching error over real clips, twice as many as pairs: the same number of clips in a forward."""
+
+    def __init__(
+        self, model: VideoModel, source: Source, clips: Sequence[RealClip], draws: Draws, config: LearnConfig
+    ) -> None:
+        """Nothing is read yet."""
+        self._model, self._source, self._clips, self._draws, self._config = model, source, clips, draws, config
+
+    def window(self, step: int) -> tuple[tuple[Visit, ...], ...]:
+        """See `Task`."""
+        size, num_items = 2 * self._config.batch_pairs, len(self._clips)
+        visits = window_of(
+            step, num_items=num_items, size=size * self._config.accumulation, seed=self._config.seed, draws="fresh"
+        )
+        return tuple(visits[i : i + size] for i in range(0, len(visits), size))
+
+    def weight(self, visits: Sequence[Visit]) -> float:
+        """See `Task`."""
+        return float(len(visits))
+
+    def outcome(self, visits: Sequence[Visit]) -> Outcome:
+        """See `Task`."""
+        batch = self._source.clips(self._clips, visits, self._draws)
+        loss = frame_errors(self._model, batch).flatten(1).mean(1)
+        return Outcome(loss=loss, weight=torch.ones_like(loss), t=batch.t, metrics=None)
+
+    def ids(self, visits: Sequence[Visit]) -> tuple[str, ...]:
+        """See `Task`."""
+        return tuple(self._clips[visit.index].id for visit in visits)
+
+
+def preference_loss(config: LearnConfig, errors: PairErrors, batch: PairBatch) -> LossOutput:
+    """The configured objective; sft has no preference loss and is measured as dense_dpo would be."""
+    device = errors.policy_a.device
+    field, sign = batch.field.to(device), batch.sign.to(device)
+    match config.objective:
+        case "dense_dpo" | "sft":
+            confidence = batch.confidence.to(device) if config.use_confidence else None
+            return dense_dpo(errors, field, beta=config.beta, confidence=confidence)
+        case "dense_dpo_summed":
+            return dense_dpo_summed(errors, field, beta=config.beta)
+        case "dpo":
+            return dpo(errors, sign, beta=config.beta)
+        case _ as unknown:
+            assert_never(unknown)
+
+
+def label_weight(config: LearnConfig, pair: LabelledPair) -> float:
+    """The weight of a pair in the loss, from its labels alone."""
+    field = torch.from_numpy(pair.labels.field)[None, :, None, None]
+    valid = torch.ones_like(field, dtype=torch.bool)
+    match config.objective:
+        case "dense_dpo" | "sft":
+            weight = dense_dpo_weight(field, valid)
+        case "dense_dpo_summed":
+            weight = dense_dpo_summed_weight(field, valid)
+        case "dpo":
+            weight = dpo_weight(torch.tensor([pair.labels.sign]), valid)
+        case _ as unknown:
+            assert_never(unknown)
+    return float(weight.sum())
