@@ -1,0 +1,43 @@
+"""Puts the trained parts together as an ordinary `WanPipeline` directory in half precision."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+from transformers import UMT5EncoderModel
+
+from densedpo.adapters.tiny.vocabulary import MAX_SEQUENCE_LENGTH, build_tokenizer
+from densedpo.world.render import FPS, FRAME_SIZE, NUM_FRAMES
+
+DEFAULTS = {
+    "num_frames": NUM_FRAMES,
+    "height": FRAME_SIZE,
+    "width": FRAME_SIZE,
+    "fps": FPS,
+    "max_sequence_length": MAX_SEQUENCE_LENGTH,
+    "num_steps": 16,
+    "guidance_scale": 3.0,
+    "eta_min": 0.65,
+    "eta_max": 0.8,
+}
+
+
+def assemble_pipeline(out: Path, *, transformer: WanTransformer3DModel, text_encoder: UMT5EncoderModel) -> Path:
+    """Writes `out/model` from the two modules and `out/vae`; returns the folder.
+
+    Half precision halves what the repository carries; it is loaded back to float32.
+    """
+    pipeline = WanPipeline(
+        tokenizer=build_tokenizer(),
+        text_encoder=text_encoder.to(torch.float16),
+        vae=AutoencoderKLWan.from_pretrained(out / "vae").to(torch.float16),
+        transformer=transformer.to(torch.float16),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
+    )
+    folder = out / "model"
+    pipeline.save_pretrained(folder)
+    (folder / "densedpo.json").write_text(json.dumps(DEFAULTS, indent=2) + "\n")
+    return folder

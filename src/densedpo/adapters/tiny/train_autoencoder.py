@@ -1,0 +1,132 @@
+"""The committed recipe for the shipped model's autoencoder: an `AutoencoderKLWan` of 0.67M parameters.
+
+    python -m densedpo.adapters.tiny.train_autoencoder --out build/tiny --steps 3000
+
+It learns windows of rendered training scenes by a weighted L1 and L2 loss with a light KL term. Interrupted, it goes on from
+the last state. At the end it measures mean and scale of the latents per channel and stores them in the config, so that
+the denoiser sees unit variance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan
+
+from densedpo.adapters.tiny.resumable import (
+    cosine_lr,
+    load_state,
+    optimizer_tensors,
+    restore_optimizer,
+    save_state,
+)
+from densedpo.core.seeds import derive_seed, generator, seeded_init
+from densedpo.world.render import NUM_FRAMES, render
+from densedpo.world.scene import BACKGROUNDS, draw_scene
+
+LATENT_CHANNELS = 16
+PEAK_LR = 2e-3
+KL_WEIGHT = 1e-5
+INITIAL_LOG_VARIANCE = -5.0  # at the default of 0 the posterior's noise drowns the signal for the first thousand steps
+LONG_WINDOWS_FROM = 0.6  # of the run: short windows show more scenes a second, long ones the decoder's cache in motion
+
+
+def build_autoencoder(seed: int = 0) -> AutoencoderKLWan:
+    """The untrained autoencoder: 8x8 pixels by 4 frames a latent, the first frame alone (causal)."""
+    with seeded_init(seed):
+        vae = AutoencoderKLWan(
+            base_dim=16,
+            z_dim=LATENT_CHANNELS,
+            dim_mult=[1, 2, 2],
+            num_res_blocks=1,
+            temperal_downsample=[True, True],
+            in_channels=12,
+            out_channels=12,
+            patch_size=2,
+            scale_factor_spatial=8,
+            scale_factor_temporal=4,
+            latents_mean=[0.0] * LATENT_CHANNELS,
+            latents_std=[1.0] * LATENT_CHANNELS,
+        )
+    with torch.no_grad():
+        vae.quant_conv.bias[LATENT_CHANNELS:] = INITIAL_LOG_VARIANCE
+        vae.quant_conv.weight[LATENT_CHANNELS:] *= 0.1
+    return vae
+
+
+def training_windows(step: int, *, batch: int, window: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch of windows in [-1, 1], [B, 3, window, 64, 64], and where the loss looks closer, [B, 1, window, 64, 64]."""
+    rng = generator("autoencoder", step)
+    clips, weights = [], []
+    for _ in range(batch):
+        scene = draw_scene(int(rng.integers(2**62)), split="train")
+        start = int(rng.integers(NUM_FRAMES - window + 1))
+        frames = render(scene)[start : start + window]
+        background = np.array(BACKGROUNDS[scene.background])
+        shape = np.abs(frames.astype(np.int16) - background).max(-1) > 4
+        clips.append(frames)
+        # the moving shape is a twelfth of the pixels: without a weight its edges are learned last
+        weights.append(1.0 + 5.0 * (shape | np.roll(shape, 1, 0) | np.roll(shape, -1, 0)))
+    video = torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+    return video, torch.from_numpy(np.stack(weights)).float()[:, None]
+
+
+def measure_latents(vae: AutoencoderKLWan, num_clips: int = 64) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of the latents per channel over rendered training clips."""
+    latents = []
+    with torch.no_grad():
+        for index in range(num_clips):
+            frames = render(draw_scene(derive_seed("latent statistics", index) % 2**62, split="train"))
+            video = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+            latents.append(vae.encode(video).latent_dist.mode())
+    stacked = torch.cat(latents).transpose(0, 1).flatten(1)
+    return stacked.mean(1).tolist(), stacked.std(1).tolist()
+
+
+def train(out: Path, num_steps: int) -> None:
+    """Runs the recipe into `out/vae`, resuming from `out/autoencoder.safetensors`."""
+    out.mkdir(parents=True, exist_ok=True)
+    vae = build_autoencoder()
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=PEAK_LR, betas=(0.9, 0.95), weight_decay=1e-4)
+    tensors, first = load_state(out / "autoencoder.safetensors")
+    if tensors:
+        vae.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+        restore_optimizer(optimizer, tensors)
+    started = time.monotonic()
+    for step in range(first, num_steps):
+        batch, window = (4, 9) if step >= LONG_WINDOWS_FROM * num_steps else (8, 5)
+        video, weight = training_windows(step, batch=batch, window=window)
+        posterior = vae.encode(video).latent_dist
+        eps = torch.from_numpy(generator("posterior", step).standard_normal(posterior.mean.shape, dtype=np.float32))
+        decoded = vae.decode(posterior.mean + posterior.std * eps).sample
+        error = (decoded - video).abs()
+        reconstruction = ((error + error**2) * weight).sum() / weight.sum() / 3
+        loss = reconstruction + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel()
+        for group in optimizer.param_groups:
+            group["lr"] = cosine_lr(step, num_steps=num_steps, peak=PEAK_LR, num_warmup=100)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step()
+        if step % 50 == 0:
+            pace = (time.monotonic() - started) / (step - first + 1)
+            print(f"step {step} l1 {error.mean().item():.4f} weighted {reconstruction.item():.4f} {pace:.2f} s/step", flush=True)
+        if (step + 1) % 250 == 0 or step + 1 == num_steps:
+            state = {f"model.{k}": v for k, v in vae.state_dict().items()} | optimizer_tensors(optimizer)
+            save_state(out / "autoencoder.safetensors", state, step=step + 1)
+    vae.eval()
+    mean, std = measure_latents(vae)
+    vae.register_to_config(latents_mean=mean, latents_std=std)
+    vae.save_pretrained(out / "vae")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=3000)
+    arguments = parser.parse_args()
+    train(arguments.out, arguments.steps)
