@@ -1,0 +1,121 @@
+"""What a comparison found, in words that say no more than the intervals do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from densedpo.measure.numbers import evidence_text, number
+from densedpo.measure.score import METRICS, Goal, Metric
+from densedpo.metrics.statistics import Estimate
+
+Verdict = Literal["better", "worse", "more", "less", "not significant", "not computed"]
+
+HEADLINE_METRIC: Final = "visual_quality"
+MOTION_METRIC: Final = "object_motion"
+_BY_KEY: Final = {metric.key: metric for metric in METRICS}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """How `other` differs from `base` in one metric: other - base over the same prompts and seeds."""
+
+    base: str
+    other: str
+    metric: str
+    estimate: Estimate | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One sentence and the numbers that it rests on."""
+
+    verdict: Verdict
+    sentence: str
+    evidence: str
+    difference: Difference
+
+    @property
+    def text(self) -> str:
+        """The sentence with its numbers."""
+        return f"{self.sentence}: {self.evidence}." if self.evidence else f"{self.sentence}."
+
+
+def verdict_of(estimate: Estimate | None, goal: Goal) -> Verdict:
+    """What may be said of a difference: nothing, unless its interval excludes zero."""
+    if estimate is None:
+        return "not computed"
+    if not estimate.excludes_zero:
+        return "not significant"
+    rises = estimate.value > 0
+    match goal:
+        case "higher":
+            return "better" if rises else "worse"
+        case "lower":
+            return "worse" if rises else "better"
+        case "keep":
+            return "more" if rises else "less"
+
+
+def headline(differences: list[Difference], *, base: str, tuned: str) -> Finding:
+    """The finding about visual quality; where there is no known scene, about motion, which any video has."""
+    quality = _find(differences, base, tuned, HEADLINE_METRIC)
+    return _finding(quality if quality.estimate is not None else _find(differences, base, tuned, MOTION_METRIC))
+
+
+def further_findings(differences: list[Difference], *, base: str, tuned: str, controls: list[str]) -> list[Finding]:
+    """What else has to be said: motion always, the other scores where they changed, and each control."""
+    quality = _find(differences, base, tuned, HEADLINE_METRIC)
+    found = [] if quality.estimate is None else [_finding(_find(differences, base, tuned, MOTION_METRIC))]
+    for key in ("temporal_consistency", "text_alignment", "dynamic_degree"):
+        difference = _find(differences, base, tuned, key)
+        if difference.verdict not in ("not significant", "not computed"):
+            found.append(_finding(difference))
+    if quality.estimate is not None:
+        found += [_finding(_find(differences, control, tuned, HEADLINE_METRIC)) for control in controls]
+    return found
+
+
+def _find(differences: list[Difference], base: str, other: str, metric: str) -> Difference:
+    return next(d for d in differences if (d.base, d.other, d.metric) == (base, other, metric))
+
+
+def _finding(difference: Difference) -> Finding:
+    metric, estimate = _BY_KEY[difference.metric], difference.estimate
+    evidence = "" if estimate is None else evidence_text(estimate, metric.unit)
+    return Finding(
+        verdict=difference.verdict,
+        sentence=_sentence(metric, difference),
+        evidence=evidence,
+        difference=difference,
+    )
+
+
+def _sentence(metric: Metric, difference: Difference) -> str:
+    what, base, other = metric.label.lower(), difference.base, difference.other
+    match difference.verdict:
+        case "better":
+            return f"{other} gains {what} over {base}" if metric.goal == "higher" else f"{other} has less {what} than {base}"
+        case "worse":
+            return f"{other} loses {what} against {base}" if metric.goal == "higher" else f"{other} has more {what} than {base}"
+        case "less":
+            return f"{other} loses {what} against {base}"
+        case "more":
+            return f"{other} has more {what} than {base}"
+        case "not computed":
+            return f"Nothing is known about {what}: it was not computed"
+        case "not significant":
+            return _not_significant(what, metric.goal, difference)
+
+
+def _not_significant(what: str, goal: Goal, difference: Difference) -> str:
+    estimate = difference.estimate
+    assert estimate is not None
+    kind = "change" if goal == "keep" else "gain"
+    sentence = (
+        f"No {kind} in {what} of {difference.other} against {difference.base} is shown, not significant at n={estimate.n}"
+    )
+    if estimate.low is None or estimate.high is None:
+        return sentence
+    return f"{sentence} (an effect under {number((estimate.high - estimate.low) / 2)} could not be seen)"

@@ -1,0 +1,178 @@
+"""What `measure run` will measure, decided and checked before torch is imported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from densedpo.adapters import catalogue
+from densedpo.core.errors import BadInput
+from densedpo.core.provenance import sha256_file, sha256_json
+from densedpo.core.records import Clip, Pair, Prompt, read_jsonl
+from densedpo.core.workspace import Project, read_stamp, require_fresh
+from densedpo.generate.plan import latents_of_clips, pixel_scale, select_prompts
+from densedpo.measure.config import MeasureConfig
+from densedpo.measure.records import Settings, Subject
+from densedpo.measure.score import SCORING_VERSION
+
+ADAPTER_FILE: Final = "adapter.safetensors"
+_PROMPT_ORDER_SEED: Final = 0  # apart from the run's seed: another seed is other noise for the same prompts
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeasurePlan:
+    """Everything that `measure run` needs.
+
+    `files` holds each prompt's cached latents (source autoencoder) or video (source truth), by prompt id. `num_asked` is
+    how many prompts were asked for; there may be fewer.
+    """
+
+    project: Project
+    name: str
+    command: str
+    model: Path
+    adapter: Path | None
+    subject: Subject
+    settings: Settings
+    prompts: tuple[Prompt, ...]
+    files: dict[str, Path]
+    inputs: tuple[Path, ...]
+    num_asked: int
+    batch_clips: int
+    device: str
+
+    @property
+    def folder(self) -> Path:
+        """Where the report goes."""
+        return self.project.report(self.name)
+
+
+def plan_measurement(
+    project: Project,
+    name: str,
+    *,
+    model: str | Path,
+    run: str | None,
+    config: MeasureConfig,
+    allow_stale: bool = False,
+) -> MeasurePlan:
+    """The plan to measure the base model (`run` is None) or the adapter of a run.
+
+    Raises:
+        BadInput: no such model or run, no prompts in the split, or a measured prompt that the run was trained on.
+    """
+    project.report(name)  # refuses a bad name before anything is read
+    if run is not None and config.source != "model":
+        raise BadInput(f"source = {config.source!r} measures no adapter; leave out --run {run}")
+    folder = catalogue.find(model)
+    prompts = _prompts(project, config)
+    files = _files(project, prompts, model=model, config=config)
+    adapter = None
+    if run is not None:
+        require_fresh(project.run(run), project, allow_stale=allow_stale)
+        adapter = _adapter(project, run)
+        check_no_overlap(project, run, prompts)
+    return MeasurePlan(
+        project=project,
+        name=name,
+        command=_command(name, model=model, run=run, config=config),
+        model=folder,
+        adapter=adapter,
+        subject=Subject(
+            source=config.source,
+            model=catalogue.fingerprint(model),
+            run=run,
+            adapter=sha256_file(adapter) if adapter is not None else None,
+        ),
+        settings=_settings(model, prompts, config),
+        prompts=prompts,
+        files=files,
+        inputs=(project.clips,) if run is None else (project.clips, project.run(run)),
+        num_asked=config.num_prompts,
+        batch_clips=config.batch_clips,
+        device=config.device,
+    )
+
+
+def check_no_overlap(project: Project, run: str, prompts: Iterable[Prompt]) -> None:
+    """Refuses prompts that a run was trained on, by the prompt's id or by its clip's.
+
+    Raises:
+        BadInput: names the run, its pairs and one such prompt.
+    """
+    stamp = read_stamp(project.run(run))
+    names = [path for path in (stamp.inputs if stamp is not None else {}) if path.startswith("pairs/")]
+    for name in names:
+        pairs = [pair for pair in read_jsonl(project.root / name / "pairs.jsonl", Pair) if pair.split == "train"]
+        prompt_ids = {pair.prompt_id for pair in pairs}
+        clip_ids = {pair.clip_id for pair in pairs if pair.clip_id is not None}
+        both = [prompt for prompt in prompts if prompt.id in prompt_ids or prompt.clip_id in clip_ids]
+        if both:
+            raise BadInput(
+                f"{len(both)} of the prompts to measure, such as {both[0].id!r}, are in {name}, which run {run!r} was "
+                "trained on; a measure on them says nothing, so generate pairs from the train split only"
+            )
+
+
+def _prompts(project: Project, config: MeasureConfig) -> tuple[Prompt, ...]:
+    prompts = select_prompts(
+        project, (config.split,), seed=_PROMPT_ORDER_SEED, allow_clipless=config.source == "model"
+    )
+    return prompts[: config.num_prompts]
+
+
+def _files(
+    project: Project, prompts: tuple[Prompt, ...], *, model: str | Path, config: MeasureConfig
+) -> dict[str, Path]:
+    match config.source:
+        case "model":
+            return {}
+        case "autoencoder":
+            return latents_of_clips(project, prompts, model=model)
+        case "truth":
+            latents_of_clips(project, prompts, model=model)  # refuses clips of another size than the model's
+            clips = {clip.id: clip for clip in read_jsonl(project.clips / "clips.jsonl", Clip)}
+            return {prompt.id: project.clips / clips[prompt.clip_id or ""].video for prompt in prompts}
+
+
+def _adapter(project: Project, run: str) -> Path:
+    adapter = project.run(run) / ADAPTER_FILE
+    if not adapter.is_file():
+        raise BadInput(
+            f"run {run!r} has no {ADAPTER_FILE}; it is unfinished (run `densedpo learn` again) or its objective made none"
+        )
+    return adapter
+
+
+def _settings(model: str | Path, prompts: tuple[Prompt, ...], config: MeasureConfig) -> Settings:
+    geometry, defaults = catalogue.geometry(model), catalogue.defaults(model)
+    sampled = config.source == "model"
+    guidance_scale = defaults.guidance_scale if config.guidance_scale is None else config.guidance_scale
+    return Settings(
+        split=config.split,
+        num_prompts=len(prompts),
+        prompts=sha256_json([[prompt.id, prompt.caption] for prompt in prompts]),
+        seeds_per_prompt=config.seeds_per_prompt,
+        seed=config.seed,
+        num_steps=(config.num_steps or defaults.num_steps) if sampled else None,
+        guidance_scale=guidance_scale if sampled else None,
+        num_frames=geometry.num_frames,
+        fps=geometry.fps,
+        height=geometry.height,
+        width=geometry.width,
+        pixel_scale=pixel_scale(geometry),
+        scoring=SCORING_VERSION,
+    )
+
+
+def _command(name: str, *, model: str | Path, run: str | None, config: MeasureConfig) -> str:
+    """The command that measures this again: what differs from the defaults, and no path of this machine."""
+    words = ["densedpo measure run", name, "--model", Path(model).name]
+    if run is not None:
+        words += ["--run", run]
+    for key, value in config.model_dump(exclude_defaults=True).items():
+        words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+    return " ".join(words)
