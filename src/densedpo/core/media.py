@@ -28,7 +28,12 @@ Frames = NDArray[np.uint8]
 
 _BT709: Final = 1  # FFmpeg's number for BT.709 primaries, transfer and matrix alike
 _LIMITED_RANGE: Final = 1
-_EXACT: Final = int(Interpolation.BICUBIC) | int(Interpolation.ACCURATE_RND) | int(Interpolation.FULL_CHR_H_INT)
+_EXACT: Final = (  # the same values whatever vector instructions the processor has
+    int(Interpolation.BICUBIC)
+    | int(Interpolation.ACCURATE_RND)
+    | int(Interpolation.FULL_CHR_H_INT)
+    | int(Interpolation.BITEXACT)
+)
 
 
 def frame_rate(fps: float) -> Fraction:
@@ -59,7 +64,7 @@ def write_mp4(path: Path, frames: Frames, *, fps: float, pixel_scale: int = 1) -
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         _encode(temporary, frames, frame_rate(fps), pixel_scale)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:  # FFmpeg's errors are OSErrors too
         reason = error.strerror or error
         raise BadInput(f"cannot write {path}: {reason}; nothing was lost, free space and rerun") from error
