@@ -57,11 +57,7 @@ class RealClips:
     def frames(self, clip_id: str) -> Frames:
         """The frames uint8 [F, H, W, 3] of a clip, in the size that its record states."""
         clip = self.by_id[clip_id]
-        path = self.folder / clip.video
-        frames, _ = read_mp4(path)
-        scale = frames.shape[1] // clip.height
-        if scale > 1:  # the file repeats pixels so that chroma subsampling spares small clips
-            frames, _ = read_mp4(path, pixel_scale=scale)
+        frames, _ = read_mp4(self.folder / clip.video, pixel_scale=clip.pixel_scale)
         return frames
 
 

@@ -74,7 +74,7 @@ def judged_project(
     write_mp4(found.clips / "videos/c0.mp4", clean, fps=FPS, pixel_scale=2)
     clip = Clip(
         id="c0", source="world:1", split="train", caption=scene.caption, video="videos/c0.mp4", num_frames=NUM_FRAMES,
-        fps=FPS, height=64, width=64, content="0" * 64, start_s=0.0, scene=asdict(scene),
+        fps=FPS, height=64, width=64, content="0" * 64, start_s=0.0, pixel_scale=2, scene=asdict(scene),
     )  # fmt: skip
     write_jsonl(found.clips / "clips.jsonl", [clip])
     folder = found.pairs("demo")

@@ -1,0 +1,88 @@
+"""The reference judge: likeness to the real clip, by segment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from densedpo.core.errors import BadInput
+from densedpo.core.records import Pair
+from densedpo.core.workspace import Project
+from densedpo.judge.pairset import ranges_of
+from densedpo.judge.protocol import PairClips
+from densedpo.judge.reference import RealClips, ReferenceConfig, ReferenceJudge, similarity
+
+NewPair = Callable[..., Pair]
+
+
+def textured(num_frames: int = 6) -> np.ndarray:
+    """Moving stripes with some grain, uint8 [F, 32, 48, 3]."""
+    rng = np.random.Generator(np.random.Philox(key=3))
+    x = np.arange(48)[None, None, :] + 2 * np.arange(num_frames)[:, None, None]
+    stripes = 120 + 60 * np.sin(x / 4) + rng.normal(0, 8, size=(num_frames, 32, 48))
+    return np.clip(np.stack([stripes, stripes * 0.7, 255 - stripes], axis=-1), 0, 255).astype(np.uint8)
+
+
+def test_similarity_to_itself_is_one() -> None:
+    assert similarity(textured(), textured()) == pytest.approx(np.ones(6))
+
+
+def test_constant_frames_by_hand() -> None:
+    """Without structure SSIM is the luminance term: (2 * 100 * 50 + C1) / (100^2 + 50^2 + C1), C1 = 2.55^2 = 6.5025."""
+    a, b = (np.full((1, 16, 16, 3), value, dtype=np.uint8) for value in (100, 50))
+    assert similarity(a, b) == pytest.approx([10006.5025 / 12506.5025])
+
+
+@pytest.mark.parametrize("fault", ["grain", "blur", "colour", "shift"])
+def test_more_of_a_fault_is_less_alike(fault: str) -> None:
+    clip = textured()
+
+    def broken(amount: int) -> np.ndarray:
+        rng = np.random.Generator(np.random.Philox(key=4))
+        match fault:
+            case "grain":
+                return np.clip(clip + rng.normal(0, 10 * amount, size=clip.shape), 0, 255).astype(np.uint8)
+            case "blur":
+                shifted = [np.roll(clip, step, axis=2).astype(float) for step in range(-amount, amount + 1)]
+                return np.mean(shifted, axis=0).astype(np.uint8)
+            case "colour":
+                return np.clip(clip.astype(int) + np.array([30 * amount, 0, -30 * amount]), 0, 255).astype(np.uint8)
+            case _:
+                return np.roll(clip, amount, axis=2)
+
+    little, much = similarity(broken(1), clip).mean(), similarity(broken(3), clip).mean()
+    assert 0.99 > little > much + 0.02
+
+
+def test_the_closer_clip_wins_where_they_differ(
+    judged_project: Project, new_pair: NewPair, clean: np.ndarray, faulty: np.ndarray
+) -> None:
+    judge = ReferenceJudge(ReferenceConfig(), RealClips.of(judged_project.clips))
+    pair = new_pair()
+    found = judge.judge(PairClips(pair=pair, a=faulty, b=clean), ranges_of(pair, 1.0))
+    assert [answer.answer for answer in found] == ["tie", "tie", "b", "b"]
+    assert found[3].score_b == pytest.approx(1.0, abs=0.02)
+
+
+def test_independent_pairs_without_a_clip_are_refused(judged_project: Project, new_pair: NewPair) -> None:
+    judge = ReferenceJudge(ReferenceConfig(), RealClips.of(judged_project.clips))
+    with pytest.raises(BadInput, match="pair p0 was made from text alone"):
+        judge.check(new_pair(kind="independent", clip_id=None))
+    with pytest.raises(BadInput, match="pair p0 was made from clip c9, which is not in"):
+        judge.check(new_pair(clip_id="c9"))
+
+
+def test_a_pair_of_another_size_than_its_clip_is_refused(judged_project: Project, new_pair: NewPair) -> None:
+    judge = ReferenceJudge(ReferenceConfig(), RealClips.of(judged_project.clips))
+    pair = new_pair(num_frames=17)
+    short = np.zeros((17, 64, 64, 3), dtype=np.uint8)
+    with pytest.raises(BadInput, match=r"its clips are \[17, 64, 64\].*real clip c0 is \[33, 64, 64\]"):
+        judge.judge(PairClips(pair=pair, a=short, b=short), ranges_of(pair, 1.0))
+
+
+def test_other_options_are_another_annotator(judged_project: Project) -> None:
+    clips = RealClips.of(judged_project.clips)
+    assert ReferenceJudge(ReferenceConfig(), clips).annotator == "reference"
+    assert ReferenceJudge(ReferenceConfig(margin=0.5), clips).annotator.startswith("reference-")
