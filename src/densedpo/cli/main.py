@@ -21,7 +21,7 @@ from densedpo.core.errors import BadInput, Interrupted
 from densedpo.core.progress import set_quiet
 
 # verb -> where it is; the order is the order of work
-_VERBS: Final = {
+VERBS: Final = {
     "init": "densedpo.cli.project:init",
     "doctor": "densedpo.cli.project:doctor",
     "status": "densedpo.cli.project:status",
@@ -50,12 +50,12 @@ class _Verbs(TyperGroup):
     """A group whose commands are imported only when they are named."""
 
     def list_commands(self, ctx: object) -> list[str]:  # noqa: ARG002
-        return list(_VERBS)
+        return list(VERBS)
 
     def get_command(self, ctx: object, cmd_name: str) -> TyperCommand | TyperGroup | None:  # noqa: ARG002
-        if cmd_name not in _VERBS:
+        if cmd_name not in VERBS:
             return None
-        module_name, _, attribute = _VERBS[cmd_name].partition(":")
+        module_name, _, attribute = VERBS[cmd_name].partition(":")
         found = vars(importlib.import_module(module_name))[attribute]
         if isinstance(found, typer.Typer):
             verb = found

@@ -12,7 +12,7 @@ from typing import Final
 
 from densedpo.core.errors import BadInput
 
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota, the limit for one file
 
 
 @contextmanager
