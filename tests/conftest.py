@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from toy import SHIPPED, SMALL, build_toy_model
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+
 from densedpo.core.seeds import derive_seed, seeded_init
 from densedpo.world.render import render
 from densedpo.world.scene import Scene, all_scenes, draw_scene
@@ -52,7 +53,7 @@ def build_tokenizer():
 
 
 def build_vae():
-    """A random autoencoder in the shipped model's layout, a quarter of its width, with latent statistics that matter."""
+    """A random autoencoder in the shipped model's layout at a quarter of its width, with statistics that matter."""
     from diffusers import AutoencoderKLWan
 
     return AutoencoderKLWan(
@@ -137,12 +138,15 @@ def toy_scene(index: int) -> Scene:
     return draw_scene(derive_seed("toy clip", index) % 2**62, split="train")
 
 
-def add_toy_clips(root: Path, model, num_clips: int, size: ToySize = SMALL, splits: tuple[str, ...] = ("train",)) -> None:
-    """Writes clips of the world into a project, as `data add` would: clips.jsonl, prompts.jsonl and cached latents."""
+def add_toy_clips(
+    root: Path, model, num_clips: int, *, size: ToySize = SMALL, splits: tuple[str, ...] = ("train",)
+) -> None:
+    """Writes clips of the world into a project, as `data add` would: clips.jsonl, prompts.jsonl, cached latents."""
     import hashlib
 
-    from densedpo.core.records import Clip, Prompt, write_jsonl
     from safetensors.torch import save_file
+
+    from densedpo.core.records import Clip, Prompt, write_jsonl
 
     folder = root / "clips"
     cache = folder / "latents" / model.vae_fingerprint
@@ -163,6 +167,7 @@ def add_toy_clips(root: Path, model, num_clips: int, size: ToySize = SMALL, spli
             fps=8.0,
             height=size.side,
             width=size.side,
+            pixel_scale=2,
             content=content,
             start_s=0.0,
             scene=asdict(scene),
@@ -178,8 +183,9 @@ def add_toy_clips(root: Path, model, num_clips: int, size: ToySize = SMALL, spli
 def add_lora(model, seed: int = 0, scale: float = 0.2) -> None:
     """Puts a LoRA with non-zero weights on the model's denoiser."""
     import torch
-    from densedpo.core.seeds import noise
     from peft import LoraConfig
+
+    from densedpo.core.seeds import noise
 
     with seeded_init(seed):
         model.denoiser.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=list(model.lora_targets)))

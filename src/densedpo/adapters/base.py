@@ -63,7 +63,10 @@ class Geometry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingDefaults:
-    """How a model is sampled when nobody says otherwise; eta is the range in which guided pairs start (1 = pure noise)."""
+    """How a model is sampled when nobody says otherwise.
+
+    `eta_min` and `eta_max` are the range of noise levels at which guided pairs start, 1 = pure noise.
+    """
 
     num_steps: int
     guidance_scale: float
@@ -79,7 +82,10 @@ class TextCondition:
 
 
 class VideoModel(Protocol):
-    """A text-to-video model in the package's conventions: latents `B C F H W`, t in [0, 1] with 1 = noise, velocity = eps - x."""
+    """A text-to-video model in the package's conventions.
+
+    Latents are `B C F H W` in the denoiser's normalised space; t is in [0, 1] with 1 = noise; velocity = eps - x.
+    """
 
     fingerprint: str
     """sha256 over every config and weight file of the base model; adapters do not change it."""
@@ -89,9 +95,12 @@ class VideoModel(Protocol):
     """What the denoiser regresses, in which the losses measure their errors."""
     geometry: Geometry
     defaults: SamplingDefaults
-    denoiser: torch.nn.Module
     lora_targets: tuple[str, ...]
     """The denoiser's linear layers that a LoRA adapts unless the recipe says otherwise."""
+
+    @property
+    def denoiser(self) -> torch.nn.Module:
+        """What predicts the velocity; its base weights are frozen."""
 
     def encode_video(self, frames: UInt8[np.ndarray, "batch time row column 3"]) -> Float[Tensor, "batch c f h w"]:
         """Normalised latents of clips, the posterior's mode."""

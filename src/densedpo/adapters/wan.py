@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
+import ftfy
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
@@ -92,7 +93,7 @@ class WanModel:
         geometry = self.geometry
         expected = (geometry.num_frames, geometry.height, geometry.width, 3)
         if frames.ndim != 5 or frames.shape[1:] != expected or frames.dtype != np.uint8:
-            raise BadInput(f"clips of shape {frames.shape} {frames.dtype}; the model takes uint8 [B, F, H, W, 3] = {expected}")
+            raise BadInput(f"clips are {frames.dtype} {frames.shape}; the model takes uint8 clips of shape {expected}")
         latents = []
         for clip in frames:  # one at a time: the autoencoder, not the denoiser, is the memory peak of a real model
             video = torch.from_numpy(np.ascontiguousarray(clip)).to(self._device).permute(3, 0, 1, 2)[None]
@@ -111,7 +112,7 @@ class WanModel:
 
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> TextCondition:
-        """Embeddings of captions, padded with zeros to the model's `max_sequence_length`, masked as `WanPipeline` does."""
+        """Embeddings of captions, zero after the last token up to `max_sequence_length`, as `WanPipeline` has them."""
         length = self.geometry.max_sequence_length
         clean = [clean_caption(caption) for caption in captions]
         self._warn_unknown(clean)
@@ -143,7 +144,8 @@ class WanModel:
     def sigmas(self, num_steps: int) -> Float[Tensor, " step"]:
         """The flow-matching scheduler's noise levels, with the checkpoint's shift, from 1 down to 0."""
         self._parts.scheduler.set_timesteps(num_steps)
-        return self._parts.scheduler.sigmas.to(self._device, torch.float32)
+        sigmas: Tensor = self._parts.scheduler.sigmas
+        return sigmas.to(self._device, torch.float32)
 
     def save_adapter(self, path: Path) -> Path:
         """Writes the LoRA so that `WanPipeline.load_lora_weights` reads it; returns the file.
@@ -171,7 +173,7 @@ class WanModel:
         """
         file = path / ADAPTER_FILE if path.is_dir() else path
         if file.suffix in wan_files.PICKLES:
-            raise BadInput(f"{file} is a pickle, which can run code when it is loaded: it was not opened; use safetensors")
+            raise BadInput(f"{file} is a pickle, which can run code when loaded: it was not opened; use safetensors")
         if not file.is_file():
             raise BadInput(f"{file} is missing: no adapter to load")
         try:
@@ -255,8 +257,8 @@ def flow_scheduler(folder: Path) -> FlowMatchEulerDiscreteScheduler:
 
 
 def clean_caption(caption: str) -> str:
-    """The caption as `WanPipeline` hands it to the tokenizer: HTML entities resolved, white space collapsed."""
-    return re.sub(r"\s+", " ", html.unescape(html.unescape(caption))).strip()
+    """The caption as `WanPipeline` tokenizes it: broken text repaired, entities resolved, white space collapsed."""
+    return re.sub(r"\s+", " ", html.unescape(html.unescape(ftfy.fix_text(caption)))).strip()
 
 
 def unknown_words(tokenizer: PreTrainedTokenizerBase, caption: str) -> list[str]:

@@ -69,7 +69,8 @@ def read_settings(folder: Path) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise BadInput(f"{path}: key {key!r}: {first['msg']}; the keys are {', '.join(Settings.model_fields)}") from None
+        keys = ", ".join(Settings.model_fields)
+        raise BadInput(f"{path}: key {key!r}: {first['msg']}; the keys are {keys}") from None
     if settings.eta_min > settings.eta_max:
         raise BadInput(f"{path}: eta_min = {settings.eta_min} is above eta_max = {settings.eta_max}")
     return settings
@@ -142,7 +143,7 @@ def fingerprint(folder: Path, components: tuple[str, ...] = (*COMPONENTS, "token
 
 
 @lru_cache(maxsize=256)
-def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001
     """The file's hash; size and time are only the cache's key."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +16,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from densedpo.adapters.base import VideoModel
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairStart:
+    """Latents at the first noise level of the schedule that both halves of a pair share."""
+
+    a: Float[Tensor, "c f h w"]
+    b: Float[Tensor, "c f h w"]
+    sigmas: Float[Tensor, " step"]
 
 
 def guided_sigmas(sigmas: Float[Tensor, " step"], eta: float) -> Float[Tensor, " guided_step"]:
@@ -64,7 +74,8 @@ def sample(
     for step in range(schedule.shape[1] - 1):
         rows = (schedule[:, step] > 0).nonzero()[:, 0]  # a row whose schedule was shorter is done
         t, t_next = schedule[rows, step], schedule[rows, step + 1]
-        velocity = _guided_velocity(model, x[rows], t, TextCondition(embeds=text.embeds[rows]), null_text, guidance_scale)
+        row_text = TextCondition(embeds=text.embeds[rows])
+        velocity = _guided_velocity(model, x[rows], t, row_text, null_text, guidance_scale)
         x = x.index_copy(0, rows, x[rows] + (t_next - t)[:, None, None, None, None] * velocity)
     return x
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from densedpo.adapters import catalogue, load
 from densedpo.core.errors import BadInput
 

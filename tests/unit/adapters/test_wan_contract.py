@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import WanPipeline
+
 from densedpo.adapters import VideoModel, load
 from densedpo.core.errors import BadInput
 from densedpo.core.seeds import noise
 from densedpo.generate.sampler import sample
-from diffusers import WanPipeline
 from toy import SHIPPED, add_lora, toy_frames, toy_scene
 
 CAPTIONS = [toy_scene(0).caption, toy_scene(1).caption]
@@ -157,9 +158,7 @@ def test_loading_an_adapter_replaces_the_one_that_is_there(
     assert torch.equal(ours(other), ours(model))
 
 
-def test_words_outside_the_vocabulary_are_warned_of_once(
-    model: VideoModel, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_words_outside_the_vocabulary_are_warned_of_once(model: VideoModel, caplog: pytest.LogCaptureFixture) -> None:
     model.encode_text([toy_scene(0).caption, ""])
     assert not caplog.records
     model.encode_text(["a small red dragon slides home", "a dragon falls"])

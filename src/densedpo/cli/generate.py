@@ -1,0 +1,95 @@
+"""`densedpo generate independent | guided | calibrate`: pairs of clips to be judged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from densedpo.cli.options import ConfigOption, ModelOption, ProjectOption, SetOption
+
+if TYPE_CHECKING:
+    from densedpo.generate.plan import PairPlan
+
+app = typer.Typer(no_args_is_help=True, help="Generate pairs of clips, and calibrate how they start.")
+
+NameArgument = Annotated[str, typer.Argument(help="Name of the set of pairs: pairs/NAME.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Estimate time, disk and memory; write nothing.")]
+
+
+@app.command()
+def independent(
+    name: NameArgument,
+    model: ModelOption = "tiny",
+    project: ProjectOption = None,
+    config: ConfigOption = None,
+    settings: SetOption = [],
+    dry_run: DryRunOption = False,
+) -> None:
+    """Make pairs from two independent noises."""
+    from densedpo.core.config import load_config
+    from densedpo.core.workspace import find_project
+    from densedpo.generate.config import IndependentConfig
+    from densedpo.generate.plan import plan_independent
+
+    loaded = load_config(IndependentConfig, config, settings)
+    _generate(plan_independent(find_project(project), name, model=model, config=loaded), dry_run=dry_run)
+
+
+@app.command()
+def guided(
+    name: NameArgument,
+    model: ModelOption = "tiny",
+    project: ProjectOption = None,
+    config: ConfigOption = None,
+    settings: SetOption = [],
+    dry_run: DryRunOption = False,
+) -> None:
+    """Make pairs from real clips, each noised twice to the same level."""
+    from densedpo.core.config import load_config
+    from densedpo.core.workspace import find_project
+    from densedpo.generate.config import GuidedConfig
+    from densedpo.generate.plan import plan_guided
+
+    loaded = load_config(GuidedConfig, config, settings)
+    _generate(plan_guided(find_project(project), name, model=model, config=loaded), dry_run=dry_run)
+
+
+@app.command()
+def calibrate(
+    name: NameArgument,
+    model: ModelOption = "tiny",
+    project: ProjectOption = None,
+    config: ConfigOption = None,
+    settings: SetOption = [],
+) -> None:
+    """Find the highest noise level that keeps the motion of the real clip."""
+    from densedpo.core.config import load_config
+    from densedpo.core.workspace import find_project
+    from densedpo.generate.config import CalibrateConfig
+    from densedpo.generate.plan import clips_to_calibrate
+
+    loaded = load_config(CalibrateConfig, config, settings)
+    found = find_project(project)
+    clips = clips_to_calibrate(found, model=model, config=loaded)
+
+    from densedpo.generate.calibrate import calibrate as measure
+
+    typer.echo(measure(clips, found.pairs(name), model=model, config=loaded).table())
+
+
+def _generate(plan: PairPlan, *, dry_run: bool) -> None:
+    from densedpo.generate.resume import remaining
+
+    todo = remaining(plan)  # refuses what cannot go on before torch is imported
+    if dry_run:
+        from densedpo.generate.estimate import estimate
+
+        typer.echo(str(estimate(plan, todo)))
+        return
+
+    from densedpo.generate.pairs import generate_pairs
+
+    num_made = generate_pairs(plan)
+    name = plan.folder.name
+    typer.echo(f"{num_made} pairs made, {len(plan.pairs)} in pairs/{name}; next: densedpo judge oracle {name}")

@@ -1,0 +1,253 @@
+"""Which pairs are to be made, decided in full before torch is loaded: every record is known before its first step.
+
+A pair's id is the hash of what it is made from, so the same id is the same pair in any folder, and a pair's noise, eta
+and place in the order depend on nothing but the seed and its prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+import numpy as np
+
+from densedpo.adapters import catalogue
+from densedpo.core.errors import BadInput
+from densedpo.core.provenance import sha256_json
+from densedpo.core.records import Clip, Pair, Prompt, read_jsonl
+from densedpo.core.seeds import generator
+from densedpo.core.workspace import Project, require_fresh
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+    from densedpo.adapters.base import Geometry
+    from densedpo.generate.config import CalibrateConfig, GuidedConfig, IndependentConfig, PairConfig
+
+Kind = Literal["guided", "independent"]
+SMALL_SIDE: Final = 128  # clips up to this size are stored enlarged, so that each pixel owns its colour sample
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedPair:
+    """A pair that is to be made, and for a guided one the file with its real clip's latents."""
+
+    pair: Pair
+    clip_latents: Path | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairPlan:
+    """A set of pairs to make.
+
+    `settings` is what the pairs depend on, as it is stored in the folder: another value there is another set of pairs.
+    """
+
+    project: Project
+    folder: Path
+    model: Path
+    device: str
+    pairs_per_batch: int
+    settings: dict[str, JsonValue]
+    pairs: tuple[PlannedPair, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CalibrationClip:
+    """A prompt and the file with its real clip's latents."""
+
+    prompt: Prompt
+    latents: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Request:
+    """What all pairs of a plan share."""
+
+    kind: Kind
+    model: str
+    geometry: Geometry
+    num_steps: int
+    guidance_scale: float
+    seed: int
+
+
+def plan_independent(project: Project, name: str, *, model: str | Path, config: IndependentConfig) -> PairPlan:
+    """The plan for `config.num_pairs` pairs from independent noises.
+
+    Raises:
+        BadInput: no such model, no prompts in these splits.
+    """
+    prompts = select_prompts(project, config.splits, seed=config.seed, allow_clipless=True)
+    return _plan(project, name, "independent", model, config, prompts, eta_of=lambda _: None, latents={})
+
+
+def plan_guided(project: Project, name: str, *, model: str | Path, config: GuidedConfig) -> PairPlan:
+    """The plan for `config.num_pairs` pairs that start from noised real clips.
+
+    Raises:
+        BadInput: no such model, no clips in these splits, clips of another size or without latents for this model.
+    """
+    defaults = catalogue.defaults(model)
+    low = config.eta_min if config.eta_min is not None else defaults.eta_min
+    high = config.eta_max if config.eta_max is not None else defaults.eta_max
+    if low > high:
+        raise BadInput(f"eta_min = {low} is above eta_max = {high}")
+    prompts = select_prompts(project, config.splits, seed=config.seed, allow_clipless=False)
+    latents = latents_of_clips(project, prompts, model=model)
+
+    def eta_of(prompt: Prompt) -> float:
+        drawn = generator(config.seed, "eta", prompt.id).uniform(low, high)
+        # in float32, the sampler's type, so that the first noise level equals the recorded eta exactly
+        return float(np.float32(drawn))
+
+    extra: dict[str, JsonValue] = {"eta_min": low, "eta_max": high}
+    return _plan(project, name, "guided", model, config, prompts, eta_of=eta_of, latents=latents, extra=extra)
+
+
+def clips_to_calibrate(project: Project, *, model: str | Path, config: CalibrateConfig) -> tuple[CalibrationClip, ...]:
+    """The real clips that a calibration looks at.
+
+    Raises:
+        BadInput: as `plan_guided`, or fewer clips than asked for.
+    """
+    prompts = select_prompts(project, config.splits, seed=config.seed, allow_clipless=False)[: config.num_clips]
+    if len(prompts) < config.num_clips:
+        raise BadInput(f"num_clips = {config.num_clips}, but there are only {len(prompts)} clips in these splits")
+    latents = latents_of_clips(project, prompts, model=model)
+    return tuple(CalibrationClip(prompt=prompt, latents=latents[prompt.id]) for prompt in prompts)
+
+
+def select_prompts(project: Project, splits: Sequence[str], *, seed: int, allow_clipless: bool) -> tuple[Prompt, ...]:
+    """The prompts of the splits in the order of a seed.
+
+    Raises:
+        BadInput: there is none.
+    """
+    require_fresh(project.clips, project)
+    prompts = [prompt for prompt in read_jsonl(project.clips / "prompts.jsonl", Prompt) if prompt.split in splits]
+    if not allow_clipless:
+        prompts = [prompt for prompt in prompts if prompt.clip_id is not None]
+    if not prompts:
+        what = "prompts" if allow_clipless else "prompts with a clip"
+        raise BadInput(f"clips/prompts.jsonl holds no {what} in {', '.join(splits)}; add some by `densedpo data add`")
+    # by a number of its own, so that a prompt that is added later does not reorder the others among themselves
+    return tuple(sorted(prompts, key=lambda prompt: (generator(seed, "order", prompt.id).random(), prompt.id)))
+
+
+def latents_of_clips(project: Project, prompts: Sequence[Prompt], *, model: str | Path) -> dict[str, Path]:
+    """The file of cached latents of each prompt's clip, by prompt id.
+
+    Raises:
+        BadInput: a clip is missing, of another size than the model's, or not encoded by the model's autoencoder.
+    """
+    clips = {clip.id: clip for clip in read_jsonl(project.clips / "clips.jsonl", Clip)}
+    geometry, cache = catalogue.geometry(model), project.clips / "latents" / catalogue.vae_fingerprint(model)
+    again = f"make clips for this model by `densedpo data add ... --model {model}`"
+    files = {}
+    for prompt in prompts:
+        clip = clips.get(prompt.clip_id or "")
+        if clip is None:
+            raise BadInput(f"clips/prompts.jsonl: prompt {prompt.id!r} names a missing clip, {prompt.clip_id!r}")
+        if (clip.num_frames, clip.height, clip.width) != (geometry.num_frames, geometry.height, geometry.width):
+            raise BadInput(f"clip {clip.id!r} is {_size(clip)}; the model takes {_size(geometry)}; {again}")
+        if abs(clip.fps - geometry.fps) > 1e-6:
+            raise BadInput(f"clip {clip.id!r} is at {clip.fps:g} fps; the model takes {geometry.fps:g} fps; {again}")
+        files[prompt.id] = cache / f"{clip.content}.safetensors"
+        if not files[prompt.id].is_file():
+            raise BadInput(f"clip {clip.id!r} has no latents of this model's autoencoder; {again}")
+    return files
+
+
+def pixel_scale(geometry: Geometry) -> int:
+    """How often the mp4 repeats each pixel: 2 for small clips, whose edges 4:2:0 colour would smear, else 1."""
+    return 2 if min(geometry.height, geometry.width) <= SMALL_SIDE else 1
+
+
+def _plan(
+    project: Project,
+    name: str,
+    kind: Kind,
+    model: str | Path,
+    config: PairConfig,
+    prompts: Sequence[Prompt],
+    *,
+    eta_of: Callable[[Prompt], float | None],
+    latents: dict[str, Path],
+    extra: dict[str, JsonValue] | None = None,
+) -> PairPlan:
+    defaults = catalogue.defaults(model)
+    request = _Request(
+        kind=kind,
+        model=catalogue.fingerprint(model),
+        geometry=catalogue.geometry(model),
+        num_steps=config.num_steps or defaults.num_steps,
+        guidance_scale=defaults.guidance_scale if config.guidance_scale is None else config.guidance_scale,
+        seed=config.seed,
+    )
+    settings: dict[str, JsonValue] = {
+        "kind": kind,
+        "model": request.model,
+        "num_steps": request.num_steps,
+        "guidance_scale": request.guidance_scale,
+        "seed": request.seed,
+        "splits": list(config.splits),
+        "dtype": config.dtype,
+        **(extra or {}),
+    }
+    pairs = []
+    for index in range(config.num_pairs):
+        repetition, place = divmod(index, len(prompts))
+        prompt = prompts[place]
+        pair = _record(request, prompt, repetition, eta=eta_of(prompt), dtype=config.dtype)
+        pairs.append(PlannedPair(pair=pair, clip_latents=latents.get(prompt.id)))
+    return PairPlan(
+        project=project,
+        folder=project.pairs(name),
+        model=catalogue.find(model),
+        device=config.device,
+        pairs_per_batch=config.pairs_per_batch,
+        settings=settings,
+        pairs=tuple(pairs),
+    )
+
+
+def _record(request: _Request, prompt: Prompt, repetition: int, *, eta: float | None, dtype: str) -> Pair:
+    geometry = request.geometry
+    noise_key = f"{request.seed}/{prompt.id}/{repetition}"
+    identity = sha256_json(
+        [
+            *(request.kind, request.model, dtype, prompt.id, prompt.caption, prompt.clip_id, eta, noise_key),
+            *(request.num_steps, request.guidance_scale, geometry.num_frames, geometry.height, geometry.width),
+        ]
+    )
+    pair_id = f"{request.kind}-{identity[:16]}"
+    return Pair(
+        id=pair_id,
+        kind=request.kind,
+        prompt_id=prompt.id,
+        clip_id=prompt.clip_id,
+        caption=prompt.caption,
+        split=prompt.split,
+        eta=eta,
+        noise_key_a=f"{noise_key}/a",
+        noise_key_b=f"{noise_key}/b",
+        seed=request.seed,
+        num_steps=request.num_steps,
+        guidance_scale=request.guidance_scale,
+        model=request.model,
+        num_frames=geometry.num_frames,
+        fps=geometry.fps,
+        height=geometry.height,
+        width=geometry.width,
+        pixel_scale=pixel_scale(geometry),
+        video=f"videos/{pair_id}.mp4",
+        latents=f"latents/{pair_id}.safetensors",
+        scene=prompt.scene,
+    )
+
+
+def _size(sized: Clip | Geometry) -> str:
+    return f"{sized.num_frames} frames of {sized.width}x{sized.height}"
