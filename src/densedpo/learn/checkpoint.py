@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -31,7 +30,7 @@ _MANIFEST: Final = "manifest.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainState:
-    """All of a run's state that is not a tensor; data order, noise and t follow from the step and the config's seeds."""
+    """All of a run's state that is not a tensor; order, noise and t follow from the step and the config's seeds."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
@@ -48,7 +47,7 @@ class TrainState:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
-    """The state of a run after a step; `best` is the adapter with the lowest validation loss, empty if there is none."""
+    """The state of a run after a step; `best` is the adapter of the lowest validation loss, empty if there is none."""
 
     state: TrainState
     adapter: Mapping[str, Tensor]
@@ -71,11 +70,12 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, identity: str, keep
         try:
             write_atomic(part / "state.safetensors", save(_flat(checkpoint)))
             write_atomic(part / "state.json", json.dumps(asdict(checkpoint.state), indent=2) + "\n")
-            write_atomic(part / _MANIFEST, json.dumps(_manifest(part, checkpoint.state.step, identity), indent=2) + "\n")
+            manifest = _manifest(part, checkpoint.state.step, identity)
+            write_atomic(part / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
             sync_folder(part)
             if target.exists():  # a damaged one: load_latest has gone past it
                 shutil.rmtree(target)
-            os.rename(part, target)
+            part.rename(target)
             sync_folder(folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
@@ -127,7 +127,9 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, names: list[str], tensor
 def _flat(checkpoint: Checkpoint) -> dict[str, Tensor]:
     parts = {"adapter": checkpoint.adapter, "optimizer": checkpoint.optimizer, "best": checkpoint.best}
     # contiguous copies: safetensors refuses views that share memory
-    return {f"{part}/{name}": tensor.detach().cpu().clone() for part, row in parts.items() for name, tensor in row.items()}
+    return {
+        f"{part}/{name}": tensor.detach().cpu().clone() for part, row in parts.items() for name, tensor in row.items()
+    }
 
 
 def _manifest(folder: Path, step: int, identity: str) -> dict[str, object]:

@@ -38,7 +38,9 @@ class FrameReward:
 class Evaluation:
     """Measures the policy on validation pairs; never trains on them."""
 
-    def __init__(self, task: PreferenceTask, source: Source, pairs: Sequence[LabelledPair], config: LearnConfig) -> None:
+    def __init__(
+        self, task: PreferenceTask, source: Source, pairs: Sequence[LabelledPair], config: LearnConfig
+    ) -> None:
         """Args: `task` is over `pairs` with `config.eval_draws` fixed draws."""
         self._task, self._source, self._pairs, self._config = task, source, pairs, config
 
@@ -97,4 +99,3 @@ class Evaluation:
     def _chunks(self, indices: range, draw: int) -> list[list[Visit]]:
         visits = [Visit(index=index, draw=draw) for index in indices]
         return [visits[start : start + _CHUNK] for start in range(0, len(visits), _CHUNK)]
-

@@ -160,9 +160,7 @@ def read_clips(clips: Path, vae_fingerprint: str) -> tuple[RealClip, ...]:
     return tuple(found)
 
 
-def _labelled(
-    pair: Pair, preference: Preference, folder: Path, preferences: Path, geometry: Geometry
-) -> LabelledPair:
+def _labelled(pair: Pair, preference: Preference, folder: Path, preferences: Path, geometry: Geometry) -> LabelledPair:
     layout = LatentLayout(num_frames=geometry.num_frames, stride=geometry.temporal_stride)
     try:
         segments = Segments(ranges=preference.ranges)
@@ -183,4 +181,3 @@ def _is_usable(pair: LabelledPair, config: LearnConfig) -> bool:
         return pair.labels.sign != 0
     # all ties carry no loss even where the share asked for is 0
     return pair.labels.non_tie_share >= max(config.min_non_tie_share, 1e-9)
-

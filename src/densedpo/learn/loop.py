@@ -82,6 +82,7 @@ class _Loop:
         self._checkpoints = bench.folder / "checkpoints"
         self.state = TrainState()
         self._best: dict[str, Tensor] = {}
+        self._warned_too_easy = False
         self._restore()
         self.log = MetricsLog(bench.folder, after_step=self.state.step)
 
@@ -111,9 +112,7 @@ class _Loop:
 
     def _step(self, step: int) -> None:
         bench, started, before = self._bench, time.monotonic(), self.state
-        result = take_step(
-            bench.task, bench.optimizer, bench.config, step=step, update=before.updates, poll=bench.poll
-        )
+        result = take_step(bench.task, bench.optimizer, bench.config, step=step, update=before.updates, poll=bench.poll)
         self.state = replace(
             before,
             step=step,
@@ -148,7 +147,8 @@ class _Loop:
         self.log.write(row)
         self.state = replace(self.state, evaluated_step=step)
         accuracy, loss = row["frame_accuracy"], row["loss"]
-        if isinstance(accuracy, float) and accuracy >= _TOO_EASY:
+        if isinstance(accuracy, float) and accuracy >= _TOO_EASY and not self._warned_too_easy:
+            self._warned_too_easy = True
             _log.warning("validation accuracy is %.3f: the pairs may differ by a shortcut, not by quality", accuracy)
         if not isinstance(loss, float):
             return

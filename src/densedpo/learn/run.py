@@ -49,10 +49,9 @@ class RunInputs:
 
     def identity(self) -> dict[str, JsonValue]:
         """What makes this run this run: the same again goes on, anything else is refused."""
-        inputs = {self.project.relative(path): content_hash(path, self.project) for path in self.artefacts}
         return {
             "config": self.config.model_dump(mode="json"),
-            "inputs": {name: digest for name, digest in inputs.items()},
+            "inputs": {self.project.relative(path): content_hash(path, self.project) for path in self.artefacts},
             "model": self.fingerprint,
         }
 
@@ -171,7 +170,7 @@ def require_same_run(folder: Path, identity: dict[str, JsonValue]) -> None:
         raise BadInput(f"{path} is damaged; name another run, or remove the folder") from None
     differences = _differences(before, identity)
     if differences:
-        raise BadInput(f"{folder} holds another run: {'; '.join(differences)}; choose another name or remove the folder")
+        raise BadInput(f"{folder} holds another run: {'; '.join(differences)}; name another run or remove the folder")
 
 
 def write_run_file(inputs: RunInputs, identity: dict[str, JsonValue]) -> None:

@@ -71,4 +71,3 @@ class ReferenceWatch:
         """Raises RuntimeError if the same batch now has other errors: base weights were trained."""
         if not torch.equal(self._before, live_reference(self._model, self._batch)):
             raise RuntimeError("the reference changed during training: a base weight was updated")
-

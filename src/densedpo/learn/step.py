@@ -79,9 +79,7 @@ def take_step(
     total_weight = sum(task.weight(visits) for visits in window)
     learning_rate = learning_rate_at(update, config)
     if total_weight == 0:
-        return StepResult(
-            outcomes=(), weight=0.0, loss=0.0, grad_norm=0.0, learning_rate=learning_rate, updated=False
-        )
+        return StepResult(outcomes=(), weight=0.0, loss=0.0, grad_norm=0.0, learning_rate=learning_rate, updated=False)
     optimizer.zero_grad(set_to_none=True)
     outcomes = []
     for visits in window:

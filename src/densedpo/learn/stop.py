@@ -46,7 +46,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def ask(number: int, frame: FrameType | None) -> None:
+    def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (the signature is Python's)
         flag.signal = signal.Signals(number)
         for caught, handler in before.items():
             signal.signal(caught, handler)

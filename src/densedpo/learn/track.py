@@ -60,7 +60,7 @@ class MetricsLog:
 
         self._path = folder / METRICS_FILE
         _drop_rows_after(self._path, after_step)
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=after_step + 1)  # type: ignore[no-untyped-call]
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=after_step + 1)
 
     def write(self, row: Row) -> None:
         """One row; its numbers go to TensorBoard as `split/name`."""
@@ -68,16 +68,16 @@ class MetricsLog:
         step, split = row["step"], row["split"]
         for name, value in row.items():
             if isinstance(value, int | float) and not isinstance(value, bool) and name != "step":
-                self._board.add_scalar(f"{split}/{name}", value, step)  # type: ignore[no-untyped-call]
+                self._board.add_scalar(f"{split}/{name}", value, step)
         for bucket in _buckets(row):
             for name in ("accuracy", "margin", "win_gap", "lose_gap"):
                 if name in bucket:
                     tag = f"{split}_by_t/{name}/{bucket['t_min']}-{bucket['t_max']}"
-                    self._board.add_scalar(tag, bucket[name], step)  # type: ignore[no-untyped-call]
+                    self._board.add_scalar(tag, bucket[name], step)
 
     def close(self) -> None:
         """Flushes TensorBoard's file."""
-        self._board.close()  # type: ignore[no-untyped-call]
+        self._board.close()
 
 
 def read_metrics(folder: Path, split: Literal["train", "validation"]) -> list[Row]:
@@ -135,10 +135,6 @@ def _number(value: float) -> float | None:
 def _drop_rows_after(path: Path, step: int) -> None:
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        # a row without its line end was cut in mid-write
-        if line.endswith("\n") and json.loads(line)["step"] <= step:
-            kept.append(line)
-    write_atomic(path, "".join(kept))
-
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    # a row without its line end was cut in mid-write
+    write_atomic(path, "".join(line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from densedpo.learn.objectives.errors import (
+    CellErrors,
+    Field,
     LossOutput,
     PairErrors,
     Terms,
@@ -17,14 +19,8 @@ from densedpo.learn.objectives.errors import (
     reduce_terms,
 )
 
-if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
-    from torch import Tensor
-
-    from densedpo.learn.objectives.errors import CellErrors, Field
-
-    Cells = Float[Tensor, "pair frame row column"]
-    Grouped = Float[Tensor, "pair frame 2"]
+Cells = Float[Tensor, "pair frame row column"]
+Grouped = Float[Tensor, "pair frame 2"]
 
 
 def dense_dpo(
@@ -80,14 +76,12 @@ def dense_dpo(
 
 def dense_dpo_weight(
     field: Field, valid: Bool[Tensor, "pair frame row column"], cell_weight: Cells | None = None
-) -> Float[Tensor, "pair"]:
+) -> Float[Tensor, " pair"]:
     """The `weight` that `dense_dpo` will return, from the labels alone: known before the first forward."""
     return _group_weight(_labelled(field, valid), cell_weight, torch.float32).sum((1, 2))
 
 
-def _labelled(
-    field: Field, valid: Bool[Tensor, "pair frame row column"]
-) -> Bool[Tensor, "pair frame row column 2"]:
+def _labelled(field: Field, valid: Bool[Tensor, "pair frame row column"]) -> Bool[Tensor, "pair frame row column 2"]:
     """Which valid cells are labelled +1 and which -1, in this order along the last axis."""
     return torch.stack([valid & (field == 1), valid & (field == -1)], dim=-1)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from densedpo.learn.objectives.errors import (
+    CellErrors,
+    Field,
     LossOutput,
     PairErrors,
     Terms,
@@ -14,12 +17,6 @@ from densedpo.learn.objectives.errors import (
     logistic,
     reduce_terms,
 )
-
-if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
-    from torch import Tensor
-
-    from densedpo.learn.objectives.errors import CellErrors, Field
 
 
 def dense_dpo_summed(errors: PairErrors, field: Field, *, beta: float) -> LossOutput:
@@ -40,7 +37,7 @@ def dense_dpo_summed(errors: PairErrors, field: Field, *, beta: float) -> LossOu
     return clip_logistic(errors, labels, beta=beta)
 
 
-def dense_dpo_summed_weight(field: Field, valid: Bool[Tensor, "pair frame row column"]) -> Float[Tensor, "pair"]:
+def dense_dpo_summed_weight(field: Field, valid: Bool[Tensor, "pair frame row column"]) -> Float[Tensor, " pair"]:
     """The `weight` that `dense_dpo_summed` will return, from the labels alone."""
     return ((field != 0) & valid).flatten(1).any(1).float()
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from densedpo.learn.objectives.dense_dpo_summed import clip_logistic
 from densedpo.learn.objectives.errors import LossOutput, PairErrors, check_beta, clip_gaps
 
-if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int
-    from torch import Tensor
 
-
-def dpo(errors: PairErrors, sign: Int[Tensor, "pair"], *, beta: float) -> LossOutput:
+def dpo(errors: PairErrors, sign: Int[Tensor, " pair"], *, beta: float) -> LossOutput:
     """The clip loss: errors averaged over all valid cells, then one logistic.
 
         u = -beta/2 * sign * mean over valid cells of ((policy_a - reference_a) - (policy_b - reference_b))
@@ -38,6 +35,6 @@ def dpo(errors: PairErrors, sign: Int[Tensor, "pair"], *, beta: float) -> LossOu
     return clip_logistic(errors, labels.to(clip_gaps(errors)[0].dtype), beta=beta)
 
 
-def dpo_weight(sign: Int[Tensor, "pair"], valid: Bool[Tensor, "pair frame row column"]) -> Float[Tensor, "pair"]:
+def dpo_weight(sign: Int[Tensor, " pair"], valid: Bool[Tensor, "pair frame row column"]) -> Float[Tensor, " pair"]:
     """The `weight` that `dpo` will return, from the labels alone."""
     return ((sign != 0) & valid.flatten(1).any(1)).float()

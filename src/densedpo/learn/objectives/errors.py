@@ -8,17 +8,14 @@ labelled winner is preferred.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import logsigmoid
 
-if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int
-    from torch import Tensor
-
-    CellErrors = Float[Tensor, "pair frame row column"]
-    Field = Int[Tensor, "pair frame row column"]
+CellErrors = Float[Tensor, "pair frame row column"]
+Field = Int[Tensor, "pair frame row column"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,15 +57,15 @@ class PairMetrics:
     Implicit accuracy alone misleads: it also rises when both errors rise, the loser's faster. The gaps show which.
     """
 
-    accuracy: Float[Tensor, "pair"]
+    accuracy: Float[Tensor, " pair"]
     """Share of terms ranked as labelled (u > 0); a term that is not ranked at all (u = 0) counts one half."""
-    margin: Float[Tensor, "pair"]
+    margin: Float[Tensor, " pair"]
     """Mean u."""
-    win_gap: Float[Tensor, "pair"]
+    win_gap: Float[Tensor, " pair"]
     """Policy error minus reference error of the winner: below 0 the winner became more likely."""
-    lose_gap: Float[Tensor, "pair"]
+    lose_gap: Float[Tensor, " pair"]
     """The same of the loser."""
-    loser_dominant: Float[Tensor, "pair"]
+    loser_dominant: Float[Tensor, " pair"]
     """Share of terms ranked as labelled although the winner's error rose: won only through the loser."""
 
 
@@ -76,8 +73,8 @@ class PairMetrics:
 class LossOutput:
     """Loss per pair, unreduced: the step divides the sum of `loss` by the sum of `weight` over its whole window."""
 
-    loss: Float[Tensor, "pair"]
-    weight: Float[Tensor, "pair"]
+    loss: Float[Tensor, " pair"]
+    weight: Float[Tensor, " pair"]
     metrics: PairMetrics
 
 
@@ -119,7 +116,7 @@ def reduce_terms(terms: Terms, term_loss: Float[Tensor, "pair n"]) -> LossOutput
     """Sums a pair's weighted terms and averages its diagnostics by the same weights."""
     weight = terms.weight.sum(-1)
 
-    def mean(value: Float[Tensor, "pair n"]) -> Float[Tensor, "pair"]:
+    def mean(value: Float[Tensor, "pair n"]) -> Float[Tensor, " pair"]:
         total = (terms.weight * value.detach()).sum(-1)
         return torch.where(weight > 0, total / weight.clamp_min(torch.finfo(weight.dtype).tiny), 0.0)
 
@@ -134,6 +131,6 @@ def reduce_terms(terms: Terms, term_loss: Float[Tensor, "pair n"]) -> LossOutput
     return LossOutput(loss=(terms.weight * term_loss).sum(-1), weight=weight, metrics=metrics)
 
 
-def logistic(logit: Float[Tensor, "pair n"]) -> Float[Tensor, "pair n"]:
+def logistic(logit: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """-log sigmoid(u), without overflow."""
-    return -F.logsigmoid(logit)
+    return -logsigmoid(logit)

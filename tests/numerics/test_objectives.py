@@ -1,0 +1,423 @@
+"""The objectives against numbers derived by hand, a numpy twin, their limits, and finite differences."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from densedpo.learn.objectives import (
+    LossOutput,
+    PairErrors,
+    dense_dpo,
+    dense_dpo_summed,
+    dense_dpo_summed_weight,
+    dense_dpo_weight,
+    dpo,
+    dpo_weight,
+)
+
+SHAPE = (5, 7, 1, 1)
+SPACE = (3, 4, 2, 3)
+NAMES = ("policy_a", "policy_b", "reference_a", "reference_b")
+
+
+def log1p_exp(u: float) -> float:
+    """-log sigmoid(u)."""
+    return math.log1p(math.exp(-u))
+
+
+def random_errors(shape=SHAPE, seed=0, dtype=torch.float64, valid=None) -> PairErrors:
+    rng = np.random.default_rng(seed)
+    tensors = {name: torch.from_numpy(rng.uniform(0.5, 1.5, shape)).to(dtype) for name in NAMES}
+    return PairErrors(**tensors, valid=torch.ones(shape, dtype=torch.bool) if valid is None else valid)
+
+
+def random_field(shape=SHAPE, seed=1) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).integers(-1, 2, shape).astype(np.int8))
+
+
+def cells(values) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64).reshape(1, -1, 1, 1)
+
+
+def swapped(errors: PairErrors) -> PairErrors:
+    return PairErrors(
+        policy_a=errors.policy_b,
+        policy_b=errors.policy_a,
+        reference_a=errors.reference_b,
+        reference_b=errors.reference_a,
+        valid=errors.valid,
+    )
+
+
+def by_hand() -> tuple[PairErrors, torch.Tensor]:
+    """Three frames: d_a = (-.2, .1, .3), d_b = (.2, -.1, -.4), so d_a - d_b = (-.4, .2, .7); labels +1, -1, tie."""
+    errors = PairErrors(
+        policy_a=cells([0.8, 1.1, 1.3]),
+        policy_b=cells([1.2, 0.9, 0.6]),
+        reference_a=cells([1.0, 1.0, 1.0]),
+        reference_b=cells([1.0, 1.0, 1.0]),
+        valid=torch.ones(1, 3, 1, 1, dtype=torch.bool),
+    )
+    return errors, torch.tensor([1, -1, 0]).reshape(1, 3, 1, 1)
+
+
+def test_dense_dpo_by_hand():
+    """beta = 10: u = -5 * (+1)(-.4) = 2 and -5 * (-1)(.2) = 1; the tie is dropped.
+
+    loss = log(1 + e^-2) + log(1 + e^-1), weight 2. Winner's gaps -.2 (a) and -.1 (b), loser's .2 and .1.
+    """
+    errors, field = by_hand()
+    output = dense_dpo(errors, field, beta=10.0)
+    assert output.loss.item() == pytest.approx(log1p_exp(2) + log1p_exp(1), abs=1e-12)
+    assert output.weight.item() == 2
+    assert output.metrics.accuracy.item() == 1
+    assert output.metrics.margin.item() == pytest.approx(1.5)
+    assert output.metrics.win_gap.item() == pytest.approx(-0.15)
+    assert output.metrics.lose_gap.item() == pytest.approx(0.15)
+    assert output.metrics.loser_dominant.item() == 0
+
+
+def test_dense_dpo_weighted_and_soft_by_hand():
+    """Weights 3 and .5, confidences .9 and .6, with u = 2 and 1 as above.
+
+    loss = 3 (.9 l(2) + .1 l(-2)) + .5 (.6 l(1) + .4 l(-1)) with l(u) = log(1 + e^-u); weight 3.5.
+    """
+    errors, field = by_hand()
+    output = dense_dpo(
+        errors, field, beta=10.0, confidence=cells([0.9, 0.6, 0.2]), cell_weight=cells([3.0, 0.5, 100.0])
+    )
+    first = 3 * (0.9 * log1p_exp(2) + 0.1 * log1p_exp(-2))
+    second = 0.5 * (0.6 * log1p_exp(1) + 0.4 * log1p_exp(-1))
+    assert output.loss.item() == pytest.approx(first + second, abs=1e-12)
+    assert output.weight.item() == pytest.approx(3.5)
+
+
+def test_dense_dpo_summed_by_hand():
+    """beta = 10: u = -5/3 * ((+1)(-.4) + (-1)(.2) + 0) = 1; one term, weight 1."""
+    errors, field = by_hand()
+    output = dense_dpo_summed(errors, field, beta=10.0)
+    assert output.loss.item() == pytest.approx(log1p_exp(1), abs=1e-12)
+    assert output.weight.item() == 1
+    assert output.metrics.win_gap.item() == pytest.approx(-0.15)
+    assert output.metrics.lose_gap.item() == pytest.approx(0.15)
+
+
+def test_dpo_by_hand():
+    """beta = 6, a better: mean of d_a - d_b = .5/3, u = -3 * .5/3 = -.5, so the ranking is wrong.
+
+    Winner's gap: mean d_a = .2/3; loser's: mean d_b = -.1.
+    """
+    errors, _ = by_hand()
+    output = dpo(errors, torch.tensor([1]), beta=6.0)
+    assert output.loss.item() == pytest.approx(log1p_exp(-0.5), abs=1e-12)
+    assert output.metrics.accuracy.item() == 0
+    assert output.metrics.win_gap.item() == pytest.approx(0.2 / 3)
+    assert output.metrics.lose_gap.item() == pytest.approx(-0.1)
+
+
+def test_space_time_by_hand():
+    """One frame of four cells, labels + + - tie; d_a - d_b = -.2, -.4, .6, 9; beta = 2.
+
+    Plus cells: mean -.3, u = .3. The minus cell: u = +1 * .6. Two terms: (frame, +) and (frame, -).
+    """
+    difference = torch.tensor([-0.2, -0.4, 0.6, 9.0], dtype=torch.float64).reshape(1, 1, 2, 2)
+    zero = torch.zeros_like(difference)
+    errors = PairErrors(
+        policy_a=difference,
+        policy_b=zero,
+        reference_a=zero,
+        reference_b=zero,
+        valid=torch.ones(1, 1, 2, 2, dtype=torch.bool),
+    )
+    output = dense_dpo(errors, torch.tensor([1, 1, -1, 0]).reshape(1, 1, 2, 2), beta=2.0)
+    assert output.loss.item() == pytest.approx(log1p_exp(0.3) + log1p_exp(0.6), abs=1e-12)
+    assert output.weight.item() == 2
+
+
+def test_loser_dominant_is_a_win_in_which_the_winner_got_worse():
+    """Both errors rise, the loser's more: ranked as labelled, win_gap .1, lose_gap .5."""
+    errors = PairErrors(
+        policy_a=cells([1.1]),
+        policy_b=cells([1.5]),
+        reference_a=cells([1.0]),
+        reference_b=cells([1.0]),
+        valid=torch.ones(1, 1, 1, 1, dtype=torch.bool),
+    )
+    metrics = dpo(errors, torch.tensor([1]), beta=1.0).metrics
+    assert metrics.accuracy.item() == 1
+    assert metrics.loser_dominant.item() == 1
+
+
+def numpy_dense(errors: PairErrors, field, beta, confidence, weight) -> tuple[np.ndarray, np.ndarray]:
+    """Cell by cell, straight from appendix E."""
+    pa, pb, ra, rb = (getattr(errors, name).numpy() for name in NAMES)
+    loss, total = np.zeros(len(pa)), np.zeros(len(pa))
+    for pair, frame, row, column in np.ndindex(pa.shape):
+        at = (pair, frame, row, column)
+        if errors.valid[at] and field[at] != 0:
+            u = -beta / 2 * int(field[at]) * ((pa[at] - ra[at]) - (pb[at] - rb[at]))
+            term = confidence[at] * np.log1p(np.exp(-u)) + (1 - confidence[at]) * np.log1p(np.exp(u))
+            loss[pair] += weight[at] * term
+            total[pair] += weight[at]
+    return loss, total
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_dense_dpo_equals_its_numpy_twin(seed: int):
+    rng = np.random.default_rng(100 + seed)
+    valid = torch.from_numpy(rng.uniform(size=SHAPE) < 0.8)
+    errors, field = random_errors(seed=seed, valid=valid), random_field(seed=seed)
+    confidence, weight = rng.uniform(size=SHAPE), rng.uniform(0, 3, size=SHAPE)
+    output = dense_dpo(
+        errors, field, beta=7.0, confidence=torch.from_numpy(confidence), cell_weight=torch.from_numpy(weight)
+    )
+    loss, total = numpy_dense(errors, field.numpy(), 7.0, confidence, weight)
+    np.testing.assert_allclose(output.loss.numpy(), loss, rtol=1e-12)
+    np.testing.assert_allclose(output.weight.numpy(), total, rtol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_clip_losses_equal_their_numpy_twin(seed: int):
+    valid = torch.from_numpy(np.random.default_rng(100 + seed).uniform(size=SHAPE) < 0.8)
+    errors, field = random_errors(seed=seed, valid=valid), random_field(seed=seed)
+    pa, pb, ra, rb = (getattr(errors, name).numpy()[:, :, 0, 0] for name in NAMES)
+    mask, labels = valid.numpy()[:, :, 0, 0], field.numpy()[:, :, 0, 0]
+    advantage = ((pa - ra) - (pb - rb)) * mask
+    u = -3.5 * (labels * advantage).sum(1) / mask.sum(1)
+    has_label = (labels * mask != 0).any(1)
+    output = dense_dpo_summed(errors, field, beta=7.0)
+    np.testing.assert_allclose(output.loss, np.log1p(np.exp(-u)) * has_label, rtol=1e-12)
+    sign = np.array([1, -1, 0, 1, -1])
+    u = -3.5 * sign * advantage.sum(1) / mask.sum(1)
+    output = dpo(errors, torch.from_numpy(sign), beta=7.0)
+    np.testing.assert_allclose(output.loss, np.log1p(np.exp(-u)) * (sign != 0), rtol=1e-12)
+    np.testing.assert_array_equal(output.weight, np.abs(sign))
+
+
+def all_objectives(errors: PairErrors, field: torch.Tensor, beta: float = 5.0) -> dict[str, LossOutput]:
+    """Each objective on one field; `dpo` takes its first cell."""
+    return {
+        "dense_dpo": dense_dpo(errors, field, beta=beta),
+        "dense_dpo_summed": dense_dpo_summed(errors, field, beta=beta),
+        "dpo": dpo(errors, field[:, 0, 0, 0], beta=beta),
+    }
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_policy_equal_to_reference_gives_log_2(dtype: torch.dtype):
+    errors = random_errors(dtype=dtype)
+    same = PairErrors(
+        policy_a=errors.policy_a,
+        policy_b=errors.policy_b,
+        reference_a=errors.policy_a,
+        reference_b=errors.policy_b,
+        valid=errors.valid,
+    )
+    for output in all_objectives(same, random_field()).values():
+        assert output.loss.sum().item() / output.weight.sum().item() == pytest.approx(math.log(2), abs=1e-7)
+        labelled = output.weight > 0
+        assert (output.metrics.accuracy[labelled] == 0.5).all()
+
+
+def test_bfloat16_errors_are_computed_in_float32():
+    output = dense_dpo(random_errors(dtype=torch.bfloat16), random_field(), beta=500.0)
+    assert output.loss.dtype == torch.float32
+
+
+@pytest.mark.parametrize("shape", [SHAPE, SPACE])
+def test_swapping_clips_and_negating_labels_changes_nothing(shape):
+    errors, field = random_errors(shape), random_field(shape)
+    before, after = all_objectives(errors, field), all_objectives(swapped(errors), -field)
+    for name in before:
+        torch.testing.assert_close(before[name].loss, after[name].loss, rtol=1e-12, atol=0)
+        torch.testing.assert_close(before[name].metrics.win_gap, after[name].metrics.win_gap, rtol=1e-12, atol=0)
+
+
+def requiring_grad(errors: PairErrors) -> PairErrors:
+    return PairErrors(
+        policy_a=errors.policy_a.clone().requires_grad_(),
+        policy_b=errors.policy_b.clone().requires_grad_(),
+        reference_a=errors.reference_a,
+        reference_b=errors.reference_b,
+        valid=errors.valid,
+    )
+
+
+def test_ties_carry_no_gradient_and_labels_pull_the_right_way():
+    errors, field = requiring_grad(random_errors()), random_field()
+    dense_dpo(errors, field, beta=5.0).loss.sum().backward()
+    gradient = errors.policy_a.grad
+    assert (gradient[field == 0] == 0).all()
+    assert (gradient[field == 1] > 0).all()  # descending lowers the winner's error
+    assert (gradient[field == -1] < 0).all()
+    torch.testing.assert_close(errors.policy_b.grad, -gradient)
+
+
+def test_a_batch_of_ties_gives_0_and_moves_nothing():
+    field = torch.zeros(SHAPE, dtype=torch.int8)
+    for name in ("dense_dpo", "dense_dpo_summed", "dpo"):
+        errors = requiring_grad(random_errors())
+        output = all_objectives(errors, field)[name]
+        assert (output.loss == 0).all()
+        assert (output.weight == 0).all()
+        output.loss.sum().backward()
+        assert (errors.policy_a.grad == 0).all()
+        assert (errors.policy_b.grad == 0).all()
+
+
+@pytest.mark.parametrize("name", ["dense_dpo", "dense_dpo_summed", "dpo"])
+def test_what_is_in_invalid_cells_changes_nothing(name: str):
+    valid = torch.ones(SHAPE, dtype=torch.bool)
+    valid[:, 5:] = False
+    clean, field = random_errors(valid=valid), random_field()
+    holes = {key: getattr(clean, key).clone() for key in NAMES}
+    for value in holes.values():
+        value[:, 5:] = math.nan
+    dirty = requiring_grad(PairErrors(**holes, valid=valid))
+    output = all_objectives(dirty, field)[name]
+    expected = all_objectives(clean, field)[name]
+    torch.testing.assert_close(output.loss, expected.loss, rtol=0, atol=0)
+    torch.testing.assert_close(output.metrics.win_gap, expected.metrics.win_gap, rtol=0, atol=0)
+    output.loss.sum().backward()
+    assert dirty.policy_a.grad.isfinite().all()
+    assert (dirty.policy_a.grad[:, 5:] == 0).all()
+    short = PairErrors(**{key: getattr(clean, key)[:, :5] for key in NAMES}, valid=valid[:, :5])
+    torch.testing.assert_close(all_objectives(short, field[:, :5])[name].loss, output.loss, rtol=1e-12, atol=0)
+
+
+def test_confidence_and_weight_in_invalid_cells_may_be_nan():
+    valid = torch.ones(SHAPE, dtype=torch.bool)
+    valid[:, 0] = False
+    errors, field, half = random_errors(valid=valid), random_field(), torch.full(SHAPE, 0.5, dtype=torch.float64)
+    holes = half.clone()
+    holes[:, 0] = math.nan
+    expected = dense_dpo(errors, field, beta=5.0, confidence=half, cell_weight=half)
+    output = dense_dpo(errors, field, beta=5.0, confidence=holes, cell_weight=holes)
+    torch.testing.assert_close(output.loss, expected.loss, rtol=0, atol=0)
+
+
+def test_a_pair_without_a_valid_cell_is_nothing():
+    valid = torch.ones(SHAPE, dtype=torch.bool)
+    valid[0] = False
+    for output in all_objectives(random_errors(valid=valid), torch.ones(SHAPE, dtype=torch.int8)).values():
+        assert output.loss[0] == 0
+        assert output.weight[0] == 0
+        assert output.loss.isfinite().all()
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize("shape", [SHAPE, SPACE])
+def test_one_label_everywhere_makes_the_summed_loss_the_clip_loss(sign: int, shape):
+    valid = torch.from_numpy(np.random.default_rng(5).uniform(size=shape) < 0.7)
+    errors = random_errors(shape, valid=valid)
+    summed = dense_dpo_summed(errors, torch.full(shape, sign, dtype=torch.int8), beta=50.0)
+    clip = dpo(errors, torch.full(shape[:1], sign), beta=50.0)
+    assert torch.equal(summed.loss, clip.loss)
+    assert torch.equal(summed.metrics.win_gap, clip.metrics.win_gap)
+
+
+def test_a_label_spread_over_a_frame_is_the_label_of_the_frame():
+    errors, field = random_errors(SPACE), random_field((3, 4, 1, 1))
+    means = {name: getattr(errors, name).mean((2, 3), keepdim=True) for name in NAMES}
+    frames = PairErrors(**means, valid=torch.ones(3, 4, 1, 1, dtype=torch.bool))
+    spread, whole = dense_dpo(errors, field.expand(SPACE), beta=5.0), dense_dpo(frames, field, beta=5.0)
+    torch.testing.assert_close(spread.loss, whole.loss, rtol=1e-12, atol=0)
+    assert torch.equal(spread.weight, whole.weight)
+
+
+def test_the_weights_are_known_from_labels_alone():
+    valid = torch.from_numpy(np.random.default_rng(3).uniform(size=SPACE) < 0.5)
+    errors, field = random_errors(SPACE, valid=valid), random_field(SPACE)
+    weight = torch.from_numpy(np.random.default_rng(4).uniform(0, 2, SPACE)).float()
+    sign = torch.tensor([1, 0, -1])
+    dense = dense_dpo(errors, field, beta=1.0, cell_weight=weight)
+    torch.testing.assert_close(dense_dpo_weight(field, valid, weight).double(), dense.weight, rtol=1e-6, atol=0)
+    assert torch.equal(dense_dpo_summed_weight(field, valid).double(), dense_dpo_summed(errors, field, beta=1.0).weight)
+    assert torch.equal(dpo_weight(sign, valid).double(), dpo(errors, sign, beta=1.0).weight)
+
+
+def test_a_confidence_of_one_half_pulls_back_to_the_reference():
+    """p = 1/2 has its minimum at u = 0, where the loss is log 2 and the gradient 0."""
+    errors = requiring_grad(random_errors())
+    level = PairErrors(
+        policy_a=errors.policy_a,
+        policy_b=errors.policy_b,
+        reference_a=errors.policy_a.detach(),
+        reference_b=errors.policy_b.detach(),
+        valid=errors.valid,
+    )
+    half = torch.full(SHAPE, 0.5, dtype=torch.float64)
+    dense_dpo(level, random_field(), beta=5.0, confidence=half).loss.sum().backward()
+    assert errors.policy_a.grad.abs().max() < 1e-15
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 1, 1), (2, 2, 2, 2)])
+@pytest.mark.parametrize("name", ["dense_dpo", "dense_dpo_summed", "dpo"])
+def test_gradients_by_finite_differences(name: str, shape):
+    errors, field = random_errors(shape), random_field(shape, seed=2)
+    valid = torch.ones(shape, dtype=torch.bool)
+    valid[0, 0] = False
+
+    def loss(policy_a: torch.Tensor, policy_b: torch.Tensor) -> torch.Tensor:
+        moved = PairErrors(
+            policy_a=policy_a,
+            policy_b=policy_b,
+            reference_a=errors.reference_a,
+            reference_b=errors.reference_b,
+            valid=valid,
+        )
+        return all_objectives(moved, field, beta=3.0)[name].loss
+
+    inputs = (errors.policy_a.clone().requires_grad_(), errors.policy_b.clone().requires_grad_())
+    assert torch.autograd.gradcheck(loss, inputs, eps=1e-6, atol=1e-8)
+
+
+def test_extreme_logits_stay_finite():
+    errors, field = random_errors(), random_field()
+    for beta in (1e-8, 1e8):
+        for output in all_objectives(errors, field, beta=beta).values():
+            assert output.loss.isfinite().all()
+    tiny = dense_dpo(errors, field, beta=1e-8)
+    torch.testing.assert_close(tiny.loss, tiny.weight * math.log(2), rtol=1e-7, atol=0)
+
+
+def test_metrics_carry_no_graph():
+    output = dense_dpo(requiring_grad(random_errors()), random_field(), beta=5.0)
+    assert output.loss.requires_grad
+    for name in ("accuracy", "margin", "win_gap", "lose_gap", "loser_dominant"):
+        assert not getattr(output.metrics, name).requires_grad
+
+
+def test_what_does_not_fit_is_refused():
+    errors, field = random_errors(), random_field()
+    with pytest.raises(ValueError, match="field has shape"):
+        dense_dpo(errors, field[:, :3], beta=1.0)
+    with pytest.raises(ValueError, match="only -1, 0 and"):
+        dense_dpo_summed(errors, field * 2, beta=1.0)
+    with pytest.raises(ValueError, match="beta must be above 0, got -1"):
+        dense_dpo(errors, field, beta=-1.0)
+    with pytest.raises(ValueError, match="sign has shape"):
+        dpo(errors, torch.ones(2, dtype=torch.int8), beta=1.0)
+    with pytest.raises(ValueError, match="a sign is -1, 0 or"):
+        dpo(errors, torch.full((5,), 3), beta=1.0)
+    with pytest.raises(ValueError, match=r"confidence must lie in \[0, 1\]"):
+        dense_dpo(errors, field, beta=1.0, confidence=torch.full(SHAPE, 1.5))
+    with pytest.raises(ValueError, match="cell_weight must lie in"):
+        dense_dpo(errors, field, beta=1.0, cell_weight=torch.full(SHAPE, -0.5))
+
+
+def test_errors_that_do_not_fit_each_other_are_refused():
+    # TypeError where the test run checks shapes by annotation before the record does
+    errors = random_errors()
+    same = dict.fromkeys(NAMES, errors.policy_a)
+    with pytest.raises((ValueError, TypeError), match="policy_b"):
+        PairErrors(**(same | {"policy_b": errors.policy_b[:2]}), valid=errors.valid)
+    with pytest.raises((ValueError, TypeError), match="valid"):
+        PairErrors(**same, valid=errors.policy_a)
+    flat = {name: value[:, :, 0, 0] for name, value in same.items()}
+    with pytest.raises((ValueError, TypeError)):
+        PairErrors(**flat, valid=errors.valid[:, :, 0, 0])
