@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import ConfigDict, Field, JsonValue
 
@@ -22,6 +22,7 @@ from densedpo.judge.run import judgement_id, now, tool_version
 from densedpo.judge.store import Appended, ConflictingAnswer, LabelStore
 
 Range = tuple[int, int]
+Label = Annotated[int, Field(ge=-1, le=1)]  # strict, unlike a Literal: true is not 1
 
 _ANSWER: Final[dict[int, Literal["a", "b", "tie"]]] = {1: "a", -1: "b", 0: "tie"}
 
@@ -39,11 +40,11 @@ class LabelRow:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     pair_id: str
-    labels: tuple[Literal[-1, 0, 1], ...]
+    labels: tuple[Label, ...]
     annotator: str | None = None
     ranges: tuple[Range, ...] | None = None
     confidence: tuple[float, ...] | None = None
-    clip_label: Literal[-1, 0, 1] | None = None
+    clip_label: Label | None = None
     split: str | None = None
     num_judgements: int | None = None
 

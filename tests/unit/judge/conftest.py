@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,6 +13,10 @@ import pytest
 from densedpo.core.media import write_mp4, write_pair_mp4
 from densedpo.core.records import Clip, Judgement, Pair, write_jsonl
 from densedpo.core.workspace import Project, init_project
+from densedpo.judge.oracle import OracleConfig, OracleJudge
+from densedpo.judge.pairset import PairSet
+from densedpo.judge.run import judge_pairs
+from densedpo.judge.store import LabelStore
 from densedpo.world.render import FPS, NUM_FRAMES, render
 from densedpo.world.scene import Scene, draw_scene
 
@@ -64,12 +69,16 @@ def new_judgement() -> Callable[..., Judgement]:
     return lambda **changes: replace(judgement, **changes)
 
 
-@pytest.fixture
-def judged_project(
-    tmp_path: Path, new_pair: Callable[..., Pair], clean: np.ndarray, faulty: np.ndarray, scene: Scene
-) -> Project:
-    """A project with pairs/demo: p0 is clean against faulty, p1 the other way round, p2 clean against itself."""
-    found = init_project(tmp_path / "project")
+@pytest.fixture(scope="session")
+def template(
+    tmp_path_factory: pytest.TempPathFactory,
+    new_pair: Callable[..., Pair],
+    clean: np.ndarray,
+    faulty: np.ndarray,
+    scene: Scene,
+) -> Path:
+    """The root that `fresh_project` copies: videos are encoded once."""
+    found = init_project(tmp_path_factory.mktemp("judge") / "project")
     (found.clips / "videos").mkdir(parents=True)
     write_mp4(found.clips / "videos/c0.mp4", clean, fps=FPS, pixel_scale=2)
     clip = Clip(
@@ -82,4 +91,27 @@ def judged_project(
     for name, a, b in (("p0", clean, faulty), ("p1", faulty, clean), ("p2", clean, clean)):
         write_pair_mp4(folder / f"{name}.mp4", a, b, fps=FPS, pixel_scale=2)
     write_jsonl(folder / "pairs.jsonl", [new_pair(id=name, video=f"{name}.mp4") for name in ("p0", "p1", "p2")])
-    return found
+    return found.root
+
+
+@pytest.fixture(scope="session")
+def judged_template(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root that `judged_project` copies."""
+    root = tmp_path_factory.mktemp("judged") / "project"
+    shutil.copytree(template, root)
+    project = Project(root=root)
+    with LabelStore.open(project.labels_db) as store:
+        judge_pairs(OracleJudge(OracleConfig()), PairSet.read(project.pairs("demo")), store, segment_seconds=1.0)
+    return root
+
+
+@pytest.fixture
+def fresh_project(tmp_path: Path, template: Path) -> Project:
+    """A project with pairs/demo: p0 is clean against faulty, p1 the other way round, p2 clean against itself."""
+    return Project(root=Path(shutil.copytree(template, tmp_path / "project")))
+
+
+@pytest.fixture
+def judged_project(tmp_path: Path, judged_template: Path) -> Project:
+    """The same after the oracle has judged it."""
+    return Project(root=Path(shutil.copytree(judged_template, tmp_path / "project")))

@@ -67,9 +67,7 @@ def test_what_counts_is_decided_once(rows: list[Judgement]) -> None:
 
 
 @given(judgements())
-def test_the_order_of_annotators_does_not_matter(
-    new_pair: Callable[..., Pair], rows: list[Judgement]
-) -> None:
+def test_the_order_of_annotators_does_not_matter(new_pair: Callable[..., Pair], rows: list[Judgement]) -> None:
     counting = list(latest(rows))
     forward = aggregate(new_pair(), SEGMENTS, counting)
     backward = aggregate(new_pair(), SEGMENTS, counting[::-1])

@@ -74,9 +74,7 @@ def test_a_motion_bias_prefers_the_clip_that_moves_less(new_pair: NewPair, scene
     assert answers(OracleConfig(motion_bias=5.0), pair, slow_clip, fast_clip).count("a") >= 3
 
 
-def test_scores_are_those_before_an_answer_is_turned(
-    new_pair: NewPair, clean: np.ndarray, faulty: np.ndarray
-) -> None:
+def test_scores_are_those_before_an_answer_is_turned(new_pair: NewPair, clean: np.ndarray, faulty: np.ndarray) -> None:
     pair = new_pair()
     clips = PairClips(pair=pair, a=clean, b=faulty)
     honest = OracleJudge(OracleConfig()).judge(clips, ranges_of(pair, 1.0))
@@ -86,7 +84,9 @@ def test_scores_are_those_before_an_answer_is_turned(
 
 def test_other_options_are_another_annotator() -> None:
     assert OracleJudge(OracleConfig()).annotator == "oracle"
-    names = {OracleJudge(config).annotator for config in (OracleConfig(error_rate=0.1), OracleConfig(segment_seconds=2.0))}
+    names = {
+        OracleJudge(config).annotator for config in (OracleConfig(error_rate=0.1), OracleConfig(segment_seconds=2.0))
+    }
     assert len(names) == 2
     assert all(name.startswith("oracle-") for name in names)
     assert OracleJudge(OracleConfig(error_rate=0.1)).annotator in names
@@ -109,7 +109,13 @@ def test_a_scene_with_a_missing_word_is_refused_by_name(new_pair: NewPair) -> No
 
 @pytest.mark.parametrize(
     ("a", "b", "margin", "expected"),
-    [(0.5, 0.4, 0.05, "a"), (0.4, 0.5, 0.05, "b"), (0.5, 0.47, 0.05, "tie"), (0.5, 0.5, 0.0, "tie"), (0.6, 0.5, 0.0, "a")],
+    [
+        (0.5, 0.4, 0.05, "a"),
+        (0.4, 0.5, 0.05, "b"),
+        (0.5, 0.47, 0.05, "tie"),
+        (0.5, 0.5, 0.0, "tie"),
+        (0.6, 0.5, 0.0, "a"),
+    ],
 )
 def test_better(a: float, b: float, margin: float, expected: str) -> None:
     assert better(a, b, margin) == expected

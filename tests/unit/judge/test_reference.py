@@ -57,32 +57,32 @@ def test_more_of_a_fault_is_less_alike(fault: str) -> None:
 
 
 def test_the_closer_clip_wins_where_they_differ(
-    judged_project: Project, new_pair: NewPair, clean: np.ndarray, faulty: np.ndarray
+    fresh_project: Project, new_pair: NewPair, clean: np.ndarray, faulty: np.ndarray
 ) -> None:
-    judge = ReferenceJudge(ReferenceConfig(), RealClips.of(judged_project.clips))
+    judge = ReferenceJudge(ReferenceConfig(), RealClips.of(fresh_project.clips))
     pair = new_pair()
     found = judge.judge(PairClips(pair=pair, a=faulty, b=clean), ranges_of(pair, 1.0))
     assert [answer.answer for answer in found] == ["tie", "tie", "b", "b"]
     assert found[3].score_b == pytest.approx(1.0, abs=0.02)
 
 
-def test_independent_pairs_without_a_clip_are_refused(judged_project: Project, new_pair: NewPair) -> None:
-    judge = ReferenceJudge(ReferenceConfig(), RealClips.of(judged_project.clips))
+def test_independent_pairs_without_a_clip_are_refused(fresh_project: Project, new_pair: NewPair) -> None:
+    judge = ReferenceJudge(ReferenceConfig(), RealClips.of(fresh_project.clips))
     with pytest.raises(BadInput, match="pair p0 was made from text alone"):
         judge.check(new_pair(kind="independent", clip_id=None))
     with pytest.raises(BadInput, match="pair p0 was made from clip c9, which is not in"):
         judge.check(new_pair(clip_id="c9"))
 
 
-def test_a_pair_of_another_size_than_its_clip_is_refused(judged_project: Project, new_pair: NewPair) -> None:
-    judge = ReferenceJudge(ReferenceConfig(), RealClips.of(judged_project.clips))
+def test_a_pair_of_another_size_than_its_clip_is_refused(fresh_project: Project, new_pair: NewPair) -> None:
+    judge = ReferenceJudge(ReferenceConfig(), RealClips.of(fresh_project.clips))
     pair = new_pair(num_frames=17)
     short = np.zeros((17, 64, 64, 3), dtype=np.uint8)
     with pytest.raises(BadInput, match=r"its clips are \[17, 64, 64\].*real clip c0 is \[33, 64, 64\]"):
         judge.judge(PairClips(pair=pair, a=short, b=short), ranges_of(pair, 1.0))
 
 
-def test_other_options_are_another_annotator(judged_project: Project) -> None:
-    clips = RealClips.of(judged_project.clips)
+def test_other_options_are_another_annotator(fresh_project: Project) -> None:
+    clips = RealClips.of(fresh_project.clips)
     assert ReferenceJudge(ReferenceConfig(), clips).annotator == "reference"
     assert ReferenceJudge(ReferenceConfig(margin=0.5), clips).annotator.startswith("reference-")

@@ -284,7 +284,9 @@ def test_killed_writers_lose_no_acknowledged_answer(path: Path) -> None:
 
 def test_judging_imports_no_torch() -> None:
     modules = "aggregate exchange oracle pairset preferences protocol reference run schema store".split()
-    code = f"import sys; import {', '.join(f'densedpo.judge.{name}' for name in modules)}; print('torch' in sys.modules)"
+    code = (
+        f"import sys; import {', '.join(f'densedpo.judge.{name}' for name in modules)}; print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
