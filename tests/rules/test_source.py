@@ -1,4 +1,4 @@
-"""Rules about what our code may say, read from its syntax tree."""
+"""Rules about what our code may say, read from its syntax tree. Each test lists every place that breaks its rule."""
 
 from __future__ import annotations
 
@@ -8,25 +8,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGE = ROOT / "src" / "densedpo"
-MODULES = sorted(PACKAGE.rglob("*.py"))
+PACKAGE = Path(__file__).resolve().parents[2] / "src" / "densedpo"
+TREES = {
+    path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
 FAMILIES = re.compile(r"wan|cogvideox?|hunyuan\w*|ltx\w*|animatediff|mochi", re.IGNORECASE)
 OBJECTIVES = re.compile(r"dpo|dense_dpo\w*")
-FROM_TORCH = {"randn", "rand", "randint", "randperm", "normal", "randn_like", "rand_like", "bernoulli", "multinomial"}
+DRAWS = {"randn", "rand", "randint", "randperm", "normal", "randn_like", "rand_like", "bernoulli", "multinomial"}
 
 
-def _name(path: Path) -> str:
-    return path.relative_to(PACKAGE).as_posix()
-
-
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
-def _dotted(node: ast.AST) -> str:
+def _dotted(node: ast.AST | None) -> str:
     match node:
         case ast.Attribute(value=value, attr=attr):
             return f"{_dotted(value)}.{attr}"
@@ -35,8 +27,14 @@ def _dotted(node: ast.AST) -> str:
     return ""
 
 
-def _identifiers(tree: ast.Module) -> Iterator[str]:
-    """Every name that the code gives or uses, and every piece of text that is not a docstring."""
+def _calls(tree: ast.Module) -> Iterator[tuple[ast.Call, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield node, _dotted(node.func)
+
+
+def _words(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Every name that the code gives or uses, and every text in it that is not a docstring, with its line."""
     docstrings = {
         id(node.body[0].value)
         for node in ast.walk(tree)
@@ -46,90 +44,112 @@ def _identifiers(tree: ast.Module) -> Iterator[str]:
     }
     for node in ast.walk(tree):
         match node:
-            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name) | ast.alias(name=name):
-                yield name
-            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
-                yield name
-            case ast.Constant(value=str(text)) if id(node) not in docstrings:
-                yield text
+            case ast.Name(id=word) | ast.Attribute(attr=word) | ast.arg(arg=word) | ast.alias(name=word):
+                yield node.lineno, word
+            case ast.FunctionDef(name=word) | ast.ClassDef(name=word):
+                yield node.lineno, word
+            case ast.Constant(value=str(word)) if id(node) not in docstrings:
+                yield node.lineno, word
 
 
-@pytest.mark.parametrize("path", MODULES, ids=_name)
-def test_settings_are_not_read_from_the_environment(path: Path) -> None:
-    used = {_dotted(node) for node in ast.walk(_tree(path)) if isinstance(node, ast.Attribute)}
-    assert not used & {"os.environ", "os.getenv", "os.putenv"}
+def test_settings_are_not_read_from_the_environment() -> None:
+    found = [
+        f"{name}:{node.lineno}"
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and _dotted(node) in {"os.environ", "os.getenv", "os.putenv"}
+    ]
+    assert found == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=_name)
-def test_randomness_is_an_argument(path: Path) -> None:
+def test_randomness_is_an_argument() -> None:
     """No global seeding, and no draw without a generator, outside the one file that may."""
-    if _name(path) == "core/seeds.py":
-        return
-    for node in ast.walk(_tree(path)):
-        if not isinstance(node, ast.Call):
+    found = []
+    for name, tree in TREES.items():
+        if name == "core/seeds.py":
             continue
-        called = _dotted(node.func)
-        assert not called.endswith("manual_seed"), f"line {node.lineno}: {called}"
-        assert not called.startswith(("np.random.", "numpy.random.")) or called.rsplit(".", 1)[1][0].isupper(), (
-            f"line {node.lineno}: {called} draws from, or seeds, outside densedpo.core.seeds"
-        )
-        if called.startswith("torch.") and called.split(".")[-1] in FROM_TORCH:
-            assert "generator" in {keyword.arg for keyword in node.keywords}, f"line {node.lineno}: {called}"
-        assert called.split(".")[0] != "random", f"line {node.lineno}: {called}"
+        for node, called in _calls(tree):
+            module, _, function = called.rpartition(".")
+            seeds = function == "manual_seed"
+            legacy = module in {"np.random", "numpy.random"} and not function[:1].isupper()
+            bare = module == "torch" and function in DRAWS and "generator" not in {key.arg for key in node.keywords}
+            if seeds or legacy or bare or module == "random":
+                found.append(f"{name}:{node.lineno}: {called}")
+    assert found == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=_name)
-def test_errors_are_caught_by_name(path: Path) -> None:
-    for node in ast.walk(_tree(path)):
-        if isinstance(node, ast.ExceptHandler):
-            assert node.type is not None, f"line {node.lineno}: bare except"
-            caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
-            assert not {_dotted(name) for name in caught} & {"Exception", "BaseException"}, f"line {node.lineno}"
+def test_errors_are_caught_by_name() -> None:
+    found = []
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ExceptHandler):
+                caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+                if {_dotted(kind) for kind in caught} & {"", "Exception", "BaseException"}:
+                    found.append(f"{name}:{node.lineno}")
+    assert found == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=_name)
-def test_attributes_are_not_probed(path: Path) -> None:
-    for node in ast.walk(_tree(path)):
-        if isinstance(node, ast.Call):
-            assert _dotted(node.func) not in {"hasattr", "getattr"}, f"line {node.lineno}"
+def test_attributes_are_not_probed() -> None:
+    found = [
+        f"{name}:{node.lineno}: {called}"
+        for name, tree in TREES.items()
+        for node, called in _calls(tree)
+        if called in {"hasattr", "getattr"}
+    ]
+    assert found == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=_name)
-def test_model_families_are_named_in_adapters_only(path: Path) -> None:
-    if _name(path).startswith("adapters/"):
-        named = {word for name in _identifiers(_tree(path)) for word in name.split() if OBJECTIVES.fullmatch(word)}
-        assert not named, "an adapter knows no objective"
-        return
-    for name in _identifiers(_tree(path)):
-        words = re.split(r"[^A-Za-z0-9]+|(?<=[a-z])(?=[A-Z])", name)
-        assert not [word for word in words if FAMILIES.fullmatch(word)], name
+def test_model_families_are_named_in_adapters_only() -> None:
+    found = [
+        f"{name}:{line}: {text!r}"
+        for name, tree in TREES.items()
+        if not name.startswith("adapters/")
+        for line, text in _words(tree)
+        if any(FAMILIES.fullmatch(word) for word in re.split(r"[^A-Za-z0-9]+|(?<=[a-z])(?=[A-Z])", text))
+    ]
+    assert found == []
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "learn" / "objectives").glob("*.py")), ids=_name)
-def test_objectives_import_torch_and_core_only(path: Path) -> None:
-    for node in ast.walk(_tree(path)):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [node.module or ""]
-        for name in names:
-            ours = name.startswith(("densedpo.core", "densedpo.learn.objectives"))
-            root = name.split(".")[0]
-            assert ours or root in {"torch", "jaxtyping"} or root in sys.stdlib_module_names, name
+def test_adapters_name_no_objective() -> None:
+    found = [
+        f"{name}:{line}: {text!r}"
+        for name, tree in TREES.items()
+        if name.startswith("adapters/")
+        for line, text in _words(tree)
+        if any(OBJECTIVES.fullmatch(word) for word in text.split())
+    ]
+    assert found == []
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in MODULES if _name(path).startswith(("core/", "learn/objectives/"))], ids=_name
-)
-def test_tensors_in_core_and_objectives_say_their_shape(path: Path) -> None:
-    for node in ast.walk(_tree(path)):
-        if isinstance(node, ast.FunctionDef):
-            annotations = [arg.annotation for arg in (*node.args.args, *node.args.kwonlyargs)] + [node.returns]
-            bare = [_dotted(annotation) for annotation in annotations if annotation is not None]
-            assert not {"Tensor", "torch.Tensor"} & set(bare), f"{node.name} takes or returns a tensor of any shape"
+def test_objectives_import_torch_and_core_only() -> None:
+    found = []
+    for name, tree in TREES.items():
+        if not name.startswith("learn/objectives/"):
+            continue
+        for node in ast.walk(tree):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                modules = [node.module or ""]
+            for module in modules:
+                ours = module.startswith(("densedpo.core", "densedpo.learn.objectives"))
+                root = module.split(".")[0]
+                if not (ours or root in {"torch", "jaxtyping"} or root in sys.stdlib_module_names):
+                    found.append(f"{name}: {module}")
+    assert found == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=_name)
-def test_source_is_ascii(path: Path) -> None:
-    assert path.read_bytes().isascii()
+def test_tensors_in_core_and_objectives_say_their_shape() -> None:
+    found = []
+    for name, tree in TREES.items():
+        if not name.startswith(("core/", "learn/objectives/")):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef):
+                annotations = [argument.annotation for argument in (*node.args.args, *node.args.kwonlyargs)]
+                if {"Tensor", "torch.Tensor"} & {_dotted(annotation) for annotation in (*annotations, node.returns)}:
+                    found.append(f"{name}:{node.lineno}: {node.name}")
+    assert found == []
+
+
+def test_source_is_ascii() -> None:
+    assert [path.name for path in PACKAGE.rglob("*.py") if not path.read_bytes().isascii()] == []
