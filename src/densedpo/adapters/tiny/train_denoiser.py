@@ -39,6 +39,7 @@ TEXT_DROPOUT = 0.1
 UNKNOWN_WORDS = 0.01  # share of words shown as <unk>, so that its embedding means "some word"
 EMA_DECAY = 0.998
 SHARD = 256
+SAVE_EVERY = 500
 
 
 def build_denoiser(seed: int = 0) -> WanTransformer3DModel:
@@ -92,20 +93,21 @@ def encode_world(out: Path, num_clips: int) -> tuple[torch.Tensor, list[str]]:
     folder.mkdir(exist_ok=True)
     shards = []
     for start in range(0, num_clips, SHARD):
-        path = folder / f"{start:06d}.safetensors"
+        stop = min(start + SHARD, num_clips)
+        path = folder / f"{start:06d}-{stop:06d}.safetensors"
         if not path.exists():
             batches = []
             with torch.no_grad():
-                for first in range(start, start + SHARD, 8):
-                    frames = np.stack([render(world_scene(i)) for i in range(first, first + 8)])
+                for first in range(start, stop, 8):
+                    frames = np.stack([render(world_scene(i)) for i in range(first, min(first + 8, stop))])
                     video = torch.from_numpy(frames).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
                     batches.append((vae.encode(video).latent_dist.mode() - mean) / std)
             part = path.with_suffix(".part")
             save_file({"latents": torch.cat(batches).contiguous()}, part)
             part.replace(path)
-            print(f"encoded {start + SHARD} clips", flush=True)
+            print(f"encoded {stop} clips", flush=True)
         shards.append(load_file(path)["latents"])
-    return torch.cat(shards)[:num_clips], [world_scene(i).caption for i in range(num_clips)]
+    return torch.cat(shards), [world_scene(i).caption for i in range(num_clips)]
 
 
 def split_parameters(*modules: torch.nn.Module) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
@@ -192,8 +194,12 @@ class Trainer:
             restore_optimizer(optimizer, part[name])
 
 
-def train(out: Path, num_steps: int, num_clips: int) -> None:
-    """Runs the recipe into `out/model`, resuming from `out/denoiser.safetensors`."""
+def train(out: Path, num_steps: int, num_clips: int, *, stop_after: int | None = None) -> None:
+    """Runs the recipe into `out/model`, resuming from `out/denoiser.safetensors`.
+
+    Args:
+        stop_after: leave after this step, as a cut run would; the schedule stays that of `num_steps`.
+    """
     trainer = Trainer(*encode_world(out, num_clips))
     tensors, first = load_state(out / "denoiser.safetensors")
     trainer.restore(tensors)
@@ -205,8 +211,10 @@ def train(out: Path, num_steps: int, num_clips: int) -> None:
             pace = (time.monotonic() - started) / (step - first + 1)
             print(f"step {step + 1} error by quarter of t {quarters} {pace:.3f} s/step", flush=True)
             recent.clear()
-        if (step + 1) % 500 == 0 or step + 1 == num_steps:
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 == num_steps:
             save_state(out / "denoiser.safetensors", trainer.state(), step=step + 1)
+        if step + 1 == stop_after:
+            return
     trainer.modules.load_state_dict(trainer.average)
     assemble_pipeline(out, transformer=trainer.denoiser, text_encoder=trainer.text_encoder)
 
@@ -215,6 +223,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=12000)
-    parser.add_argument("--clips", type=int, default=5120)
+    parser.add_argument("--clips", type=int, default=4096)
     arguments = parser.parse_args()
     train(arguments.out, arguments.steps, arguments.clips)
