@@ -141,7 +141,7 @@ def _video_frames(frames: Frames, pixel_scale: int) -> Iterator[av.VideoFrame]:
     for index, frame in enumerate(frames):
         rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
         target = "yuv420p" if pixel_scale == 1 else "yuv444p"
-        yuv = rgb.reformat(format=target, dst_colorspace=Colorspace.ITU709, interpolation=_EXACT)
+        yuv = rgb.reformat(format=target, dst_colorspace=Colorspace.ITU709, interpolation=_EXACT, threads=1)
         video_frame = yuv if pixel_scale == 1 else _enlarged(yuv, pixel_scale)
         video_frame.pts = index
         video_frame.color_range = _LIMITED_RANGE
@@ -159,16 +159,16 @@ def _enlarged(yuv444: av.VideoFrame, pixel_scale: int) -> av.VideoFrame:
 
 def _from_video_frame(frame: av.VideoFrame, pixel_scale: int, path: Path) -> Frames:
     if pixel_scale == 1:
-        rgb = frame.reformat(format="rgb24", src_colorspace=Colorspace.ITU709, interpolation=_EXACT)
+        rgb = frame.reformat(format="rgb24", src_colorspace=Colorspace.ITU709, interpolation=_EXACT, threads=1)
         return _bytes(rgb)
     if frame.height % pixel_scale or frame.width % pixel_scale:
         raise BadInput(f"{path} is {frame.width}x{frame.height}, which is no multiple of pixel_scale {pixel_scale}")
-    flat = _bytes(frame.reformat(format="yuv420p")).reshape(-1)
+    flat = _bytes(frame.reformat(format="yuv420p", threads=1)).reshape(-1)
     height, width = frame.height, frame.width
     luma = _block_mean(flat[: height * width].reshape(1, height, width), pixel_scale)
     chroma = _block_mean(flat[height * width :].reshape(2, height // 2, width // 2), pixel_scale // 2)
     planes = av.VideoFrame.from_ndarray(np.concatenate([luma, chroma]), format="yuv444p")
-    rgb = planes.reformat(format="rgb24", src_colorspace=Colorspace.ITU709, interpolation=_EXACT)
+    rgb = planes.reformat(format="rgb24", src_colorspace=Colorspace.ITU709, interpolation=_EXACT, threads=1)
     return _bytes(rgb)
 
 

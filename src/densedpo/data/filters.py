@@ -15,7 +15,8 @@ _STATIC_PIXEL_SHARE: Final = 0.001
 _FLOW_SIDE: Final = 128
 _FLOW_STEP_S: Final = 0.25
 _GRID_PX: Final = 4
-_TEXTURE: Final = 12.0  # grey levels per pixel; flow is a guess where the picture is plain
+_MARGIN_PX: Final = 16  # near the edge, what has left the picture has no flow
+_TEXTURE: Final = 2.0  # grey levels per pixel; flow is a guess where the picture is plain
 _MIN_TEXTURED_SHARE: Final = 0.2
 _MOVING_PX: Final = 0.5
 _INLIER_PX: Final = 0.75
@@ -47,12 +48,13 @@ def camera_share(frames: NDArray[np.uint8], *, fps: float) -> float:
         frames: [F, H, W, 3].
     """
     scale = _FLOW_SIDE / min(frames.shape[1:3])
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     step = max(1, round(_FLOW_STEP_S * fps))
     gray = [
-        cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), None, fx=scale, fy=scale, interpolation=method)
         for frame in frames[::step]
     ]
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     shares = []
     blank = np.zeros((*gray[0].shape, 2), dtype=np.float32)
     for before, after in pairwise(gray):
@@ -64,14 +66,15 @@ def camera_share(frames: NDArray[np.uint8], *, fps: float) -> float:
 
 def _follows_camera(before: NDArray[np.integer], flow: NDArray[np.float32]) -> float | None:
     """Share of the textured points that one affine map explains; None where the camera stands or cannot be seen."""
-    gradient_x = cv2.Sobel(before, cv2.CV_32F, 1, 0, scale=0.25)
-    gradient_y = cv2.Sobel(before, cv2.CV_32F, 0, 1, scale=0.25)
-    textured = np.hypot(gradient_x, gradient_y)[::_GRID_PX, ::_GRID_PX] > _TEXTURE
+    gradient_x = cv2.Sobel(before, cv2.CV_32F, 1, 0, scale=1 / 8)
+    gradient_y = cv2.Sobel(before, cv2.CV_32F, 0, 1, scale=1 / 8)
+    inside = slice(_MARGIN_PX, -_MARGIN_PX, _GRID_PX)
+    textured = np.hypot(gradient_x, gradient_y)[inside, inside] > _TEXTURE
     if textured.mean() < _MIN_TEXTURED_SHARE:
         return None
     rows, columns = np.nonzero(textured)
-    start = np.stack([columns, rows], axis=1).astype(np.float32) * _GRID_PX
-    moved = flow[::_GRID_PX, ::_GRID_PX][rows, columns]
+    start = np.stack([columns, rows], axis=1).astype(np.float32) * _GRID_PX + _MARGIN_PX
+    moved = flow[inside, inside][rows, columns]
     if np.median(np.hypot(moved[:, 0], moved[:, 1])) < _MOVING_PX:
         return None
     # a fixed number of trials from a fixed state: the same clip is always judged alike

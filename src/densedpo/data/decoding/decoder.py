@@ -28,6 +28,7 @@ from densedpo.data.decoding.frames import HISTOGRAM_BINS, THUMBNAIL, Frames, Lim
 
 CHILD: Final = (sys.executable, "-P", "-m", "densedpo.data.decoding.child")
 _MAX_HEADER_BYTES: Final = 1 << 16
+_START_S: Final = 120.0  # for a child to import what it needs, on a machine that is busy
 _Arrays = dict[str, NDArray[np.generic]]
 
 
@@ -51,6 +52,11 @@ class Decoder:
         self._child: subprocess.Popen[bytes] | None = None
         self._buffer = bytearray()
         self._deadline = math.inf
+
+    @property
+    def child_id(self) -> int | None:
+        """The process id of the child, None while there is none."""
+        return self._child.pid if self._child is not None else None
 
     def __enter__(self) -> Self:
         return self
@@ -110,10 +116,10 @@ class Decoder:
                 self._stop()
 
     def _ask(self, request: Mapping[str, object]) -> None:
-        self._deadline = time.monotonic() + self._timeout_s
         child = self._child
         if child is None or child.poll() is not None:
             child = self._start()
+        self._deadline = time.monotonic() + self._timeout_s
         assert child.stdin is not None
         try:
             child.stdin.write(json.dumps(request).encode() + b"\n")
@@ -123,6 +129,7 @@ class Decoder:
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._stop()
+        self._deadline = time.monotonic() + _START_S
         # a session of its own: Ctrl-C is for the parent, which closes stdin and so ends the child
         self._child = subprocess.Popen(
             self._command,

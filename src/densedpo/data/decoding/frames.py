@@ -246,7 +246,8 @@ def _to_rgb(frame: av.VideoFrame, *, height: int, width: int) -> Frames:
         width=width,
         format="rgb24",
         src_colorspace=_matrix(frame),
-        interpolation=int(method) | int(Interpolation.ACCURATE_RND),
+        interpolation=int(method) | int(Interpolation.ACCURATE_RND) | int(Interpolation.BITEXACT),
+        threads=1,
     )
     return np.asarray(rgb.to_ndarray(), dtype=np.uint8)
 
