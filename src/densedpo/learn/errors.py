@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from densedpo.adapters.base import VideoModel
-    from densedpo.learn.batch import ClipBatch, PairBatch
+    from densedpo.learn.feed.batch import ClipBatch, PairBatch
 
     FrameErrors = Float[Tensor, "batch frame 1 1"]
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from densedpo.learn.feed.order import Visit
 from densedpo.learn.objectives import dense_dpo
-from densedpo.learn.order import Visit
 from densedpo.learn.tasks import Outcome, PreferenceTask, preference_loss
 from densedpo.learn.track import summarise
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from densedpo.learn.batch import Source
     from densedpo.learn.config import LearnConfig
-    from densedpo.learn.inputs import LabelledPair
+    from densedpo.learn.feed.batch import Source
+    from densedpo.learn.feed.inputs import LabelledPair
     from densedpo.learn.track import Row
 
 _CHUNK = 16

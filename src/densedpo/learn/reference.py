@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import torch
 from peft import LoraConfig
@@ -18,9 +19,10 @@ from densedpo.core.files import write_atomic
 from densedpo.core.progress import track
 from densedpo.core.provenance import sha256_json
 from densedpo.core.seeds import derive_seed, seeded_init
-from densedpo.learn.batch import Draws, PairBatch, Source
-from densedpo.learn.errors import frame_errors
-from densedpo.learn.order import Visit
+from densedpo.learn.errors import frame_errors, pair_errors
+from densedpo.learn.feed.batch import Draws, PairBatch, Source
+from densedpo.learn.feed.order import Visit
+from densedpo.learn.objectives import dense_dpo
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -28,10 +30,13 @@ if TYPE_CHECKING:
 
     from densedpo.adapters.base import VideoModel
     from densedpo.learn.config import LearnConfig
-    from densedpo.learn.inputs import LabelledPair
+    from densedpo.learn.feed.inputs import LabelledPair
 
 # fixed, so that a cached value does not depend on how many draws a run asks for or on its batch size
-_FILL_PAIRS = 8
+_FILL_PAIRS: Final = 8
+LOG_2_TOLERANCE: Final = 1e-6
+# batch shapes differ between the fill and a live forward, and with them the last bits
+CACHE_TOLERANCE: Final = 1e-3
 
 
 class TakesAdapters(Protocol):
@@ -177,3 +182,51 @@ def cache_folder(
         }
     )
     return root / "reference_cache" / key[:20]
+
+
+def require_reference(model: VideoModel, batch: PairBatch, config: LearnConfig) -> float:
+    """Refuses to train where policy and reference differ before the first step.
+
+    Returns:
+        The live loss over the weight, log 2 to 1e-6.
+
+    Raises:
+        BadInput: the loss is not log 2: the adapter is not fresh, or cannot be switched off.
+    """
+    reference = live_reference(model, batch)
+    with torch.no_grad():
+        errors = pair_errors(model, batch, reference)
+        # every cell labelled, so that the check does not depend on which pairs came first
+        output = dense_dpo(errors, torch.ones_like(batch.field).to(errors.valid.device), beta=config.beta)
+    loss = float(output.loss.sum() / output.weight.sum())
+    if not abs(loss - math.log(2)) <= LOG_2_TOLERANCE:
+        raise BadInput(
+            f"the loss before the first step is {loss:.8f}, not log 2: with a fresh adapter the policy must equal the "
+            "reference; this model's adapter is not fresh or cannot be switched off"
+        )
+    return loss
+
+
+def require_cache(model: VideoModel, batch: PairBatch, visits: Sequence[Visit], cache: CachedReference) -> None:
+    """Refuses a cache whose values are not this model's.
+
+    Raises:
+        BadInput: names the folder to remove.
+    """
+    live, cached = live_reference(model, batch).cpu(), cache.of(visits)
+    if not torch.allclose(live, cached, rtol=CACHE_TOLERANCE, atol=0.0):
+        raise BadInput(f"{cache.folder}: the cached reference errors are not this model's; remove the folder")
+
+
+class ReferenceWatch:
+    """Tells whether the reference moved while the adapter was trained."""
+
+    def __init__(self, model: VideoModel, batch: PairBatch) -> None:
+        """Remembers the reference's errors on a batch."""
+        self._model, self._batch = model, batch
+        self._before = live_reference(model, batch)
+
+    def require_unmoved(self) -> None:
+        """Raises RuntimeError if the same batch now has other errors: base weights were trained."""
+        if not torch.equal(self._before, live_reference(self._model, self._batch)):
+            raise RuntimeError("the reference changed during training: a base weight was updated")

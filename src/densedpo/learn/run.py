@@ -16,7 +16,7 @@ from densedpo.core.errors import BadInput
 from densedpo.core.files import write_atomic, writing
 from densedpo.core.provenance import provenance, sha256_json
 from densedpo.core.workspace import Project, content_hash, read_stamp, require_fresh, write_stamp
-from densedpo.learn.inputs import PairSplits, RealClip, read_clips, read_pairs, split_pairs
+from densedpo.learn.feed.inputs import PairSplits, RealClip, read_clips, read_pairs, split_pairs
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

@@ -11,14 +11,20 @@ import torch
 
 from densedpo.adapters import catalogue
 from densedpo.core.workspace import content_hash
-from densedpo.learn.batch import Draws, Source
 from densedpo.learn.evaluate import Evaluation
 from densedpo.learn.export import export_run
+from densedpo.learn.feed.batch import Draws, Source
+from densedpo.learn.feed.order import TimeDensity, Visit, num_draws_visited
 from densedpo.learn.loop import Workbench, train
-from densedpo.learn.order import TimeDensity, Visit, num_draws_visited
-from densedpo.learn.reference import CachedReference, attach_lora, cache_folder
+from densedpo.learn.reference import (
+    CachedReference,
+    ReferenceWatch,
+    attach_lora,
+    cache_folder,
+    require_cache,
+    require_reference,
+)
 from densedpo.learn.run import RunInputs, RunSummary
-from densedpo.learn.start import ReferenceWatch, require_cache, require_reference
 from densedpo.learn.step import build_optimizer
 from densedpo.learn.stop import stop_on_signals
 from densedpo.learn.tasks import PreferenceTask, SftTask
@@ -27,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from densedpo.adapters.base import VideoModel
-    from densedpo.learn.inputs import LabelledPair
+    from densedpo.learn.feed.inputs import LabelledPair
     from densedpo.learn.tasks import Task
 
 _log = logging.getLogger("densedpo")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 import torch
 
 from densedpo.learn.errors import frame_errors, pair_errors
+from densedpo.learn.feed.order import Visit, window_of
 from densedpo.learn.objectives import (
     LossOutput,
     PairErrors,
@@ -20,7 +21,6 @@ from densedpo.learn.objectives import (
     dpo,
     dpo_weight,
 )
-from densedpo.learn.order import Visit, window_of
 from densedpo.learn.reference import CachedReference, live_reference
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from densedpo.adapters.base import VideoModel
-    from densedpo.learn.batch import Draws, PairBatch, Source
     from densedpo.learn.config import LearnConfig
-    from densedpo.learn.inputs import LabelledPair, RealClip
+    from densedpo.learn.feed.batch import Draws, PairBatch, Source
+    from densedpo.learn.feed.inputs import LabelledPair, RealClip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

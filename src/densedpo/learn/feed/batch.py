@@ -15,13 +15,13 @@ from safetensors.torch import load_file
 from densedpo.adapters.base import TextCondition, VideoModel
 from densedpo.core import seeds
 from densedpo.core.errors import BadInput
-from densedpo.learn.order import TimeDensity, Visit, time_of
+from densedpo.learn.feed.order import TimeDensity, Visit, time_of
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
     from torch import Tensor
 
-    from densedpo.learn.inputs import LabelledPair, RealClip
+    from densedpo.learn.feed.inputs import LabelledPair, RealClip
 
     Latents = Float[Tensor, "batch channel frame height width"]
 
