@@ -27,8 +27,8 @@ BLURRED = slice(17, NUM_FRAMES)  # the frames of the faulty clip that are faulty
 def scene() -> Scene:
     """A scene that the oracle reads without trouble."""
     return replace(
-        draw_scene(1), shape="square", colour="red", size="large", background="black", motion="slides", direction="left",
-        speed="slow",
+        draw_scene(1), shape="square", colour="red", size="large", background="black", motion="slides",
+        direction="left", speed="slow",
     )  # fmt: skip
 
 

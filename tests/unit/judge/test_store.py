@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import resource
 import signal
 import sqlite3
 import subprocess
@@ -38,10 +37,17 @@ from densedpo.judge.store import LabelStore
 path, first, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 with LabelStore.open(path) as store:
     for number in range(first, first + count):
-        row = Judgement(id=f"j{number}", pair_id="p0", annotator="w", segment=0, start_frame=0, stop_frame=8, answer="a",
-                        instructions="v1" * 300, tool_version="test", created_at="2026-01-01T00:00:00+00:00")
+        row = Judgement(id=f"j{number}", pair_id="p0", annotator="w", segment=0, start_frame=0, stop_frame=8,
+                        answer="a", instructions="v1" * 300, tool_version="test", created_at="2026-01-01")
         store.append([row], {"p0": "h0"})
         print(row.id, flush=True)
+"""
+
+# stands for a full disk: no file grows beyond 200 kB
+LIMIT = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 """
 
 
@@ -189,7 +195,7 @@ def test_a_damaged_database(path: Path, new_judgement: NewJudgement) -> None:
 
 
 def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="no such folder|cannot be opened"):
+    with pytest.raises(BadInput, match="cannot be opened; check that the folder exists"):
         LabelStore.open(tmp_path / "missing" / "labels.db")
 
 
@@ -244,15 +250,13 @@ def test_two_processes_create_the_database_at_once(path: Path) -> None:
 
 
 def test_a_disk_that_refuses_to_grow_gives_one_line_and_keeps_what_was_stored(path: Path) -> None:
-    """The limit on file size stands for a full disk: the write fails in the middle of a run."""
     with LabelStore.open(path):
         pass
     writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(path), "0", "1000"],
+        [sys.executable, "-c", LIMIT + WRITER, str(path), "0", "1000"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=_limit_file_size,
     )
     out, err = writer.communicate(timeout=60)
     assert writer.returncode != 0
@@ -267,7 +271,7 @@ def test_a_disk_that_refuses_to_grow_gives_one_line_and_keeps_what_was_stored(pa
 @pytest.mark.slow
 def test_killed_writers_lose_no_acknowledged_answer(path: Path) -> None:
     acknowledged: set[str] = set()
-    for cycle in range(25):
+    for cycle in range(20):
         writer = _writer(path, first=10_000 * cycle, count=10_000)
         assert writer.stdout is not None
         for _ in range(1 + 7 * cycle % 40):
@@ -283,20 +287,17 @@ def test_killed_writers_lose_no_acknowledged_answer(path: Path) -> None:
 
 
 def test_judging_imports_no_torch() -> None:
-    modules = "aggregate exchange oracle pairset preferences protocol reference run schema store".split()
-    code = (
-        f"import sys; import {', '.join(f'densedpo.judge.{name}' for name in modules)}; print('torch' in sys.modules)"
-    )
+    code = """
+import importlib, pkgutil, sys, densedpo.judge
+for module in pkgutil.iter_modules(densedpo.judge.__path__, "densedpo.judge."):
+    importlib.import_module(module.name)
+print("densedpo.judge.store" in sys.modules, "torch" in sys.modules)
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert done.stdout.split() == ["True", "False"]
 
 
 def _writer(path: Path, *, first: int, count: int) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", WRITER, str(path), str(first), str(count)], stdout=subprocess.PIPE, text=True
     )
-
-
-def _limit_file_size() -> None:
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))

@@ -16,7 +16,7 @@ BEGIN SELECT RAISE(ABORT, 'judgements are append-only: {verb} refused'); END
 """
 _POSTGRESQL_FUNCTION = """
 CREATE FUNCTION judgements_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $body$
-BEGIN RAISE EXCEPTION 'judgements are append-only: % refused', TG_OP; END
+BEGIN RAISE EXCEPTION USING MESSAGE = 'judgements are append-only: ' || TG_OP || ' refused'; END
 $body$
 """
 _POSTGRESQL_TRIGGER = """
