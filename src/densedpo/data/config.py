@@ -34,8 +34,8 @@ class FilterConfig(Config):
 class LimitConfig(Config):
     """What one file may cost before it is given up."""
 
-    timeout_s: float = Field(default=600.0, gt=0)
-    cpu_s: int = Field(default=600, ge=1)
+    timeout_s: float = Field(default=1800.0, gt=0)
+    cpu_s: int = Field(default=1800, ge=1)
     memory_mib: int = Field(default=4096, ge=512)
     max_pixels: int = Field(default=8192 * 4320, ge=1)
     max_frames: int = Field(default=250_000, ge=1)

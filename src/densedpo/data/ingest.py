@@ -61,9 +61,7 @@ class _Task:
     @property
     def split(self) -> str:
         config = self.folder.config
-        by_hash = split_of(
-            self.source, validation_share=config.validation_share, held_out_share=config.held_out_share
-        )
+        by_hash = split_of(self.source, validation_share=config.validation_share, held_out_share=config.held_out_share)
         return self.video.split or by_hash
 
     def skip(self, kind: str, reason: str, start_s: float | None = None) -> Skipped:
@@ -151,9 +149,7 @@ def _cut(task: _Task) -> Outcome:
         if unfit is not None:
             return replace(empty, skipped=(unfit,))
         geometry, config = task.folder.geometry, task.folder.config
-        shots = plan_shots(
-            scan, num_frames=geometry.num_frames, fps=geometry.fps, cut_threshold=config.cut_threshold
-        )
+        shots = plan_shots(scan, num_frames=geometry.num_frames, fps=geometry.fps, cut_threshold=config.cut_threshold)
         plans = [plan for shot in shots for plan in shot.clips][: config.max_clips_per_video or None]
         clips, filtered = _make_clips(task, plans)
     except Undecodable as error:

@@ -85,9 +85,7 @@ def plan_shots(scan: Scan, *, num_frames: int, fps: float, cut_threshold: float)
     """
     cuts = find_cuts(scan, threshold=cut_threshold)
     edges = [0.0, *(float(scan.times_s[cut]) for cut in cuts), scan.end_s]
-    return [
-        _plan_shot(start, stop, num_frames=num_frames, fps=fps) for start, stop in pairwise(edges)
-    ]
+    return [_plan_shot(start, stop, num_frames=num_frames, fps=fps) for start, stop in pairwise(edges)]
 
 
 def _plan_shot(start_s: float, stop_s: float, *, num_frames: int, fps: float) -> ShotPlan:

@@ -97,7 +97,7 @@ def test_clips_cover_the_size_and_are_cropped_around_the_middle(make_video: Make
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"this is a text", b"<html>404</html>", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", b"ffconcat version 1.0"],
+    [b"", b"this is a text", b"<html>404</html>", b"#EXTM3U\n#EXTINF:1,\nfile:///x\n", b"ffconcat version 1.0"],
 )
 def test_what_is_no_video_is_not_opened(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "clip.mp4"

@@ -60,8 +60,8 @@ def written(project: Project) -> dict[str, bytes]:
     return {path.relative_to(project.clips).as_posix(): path.read_bytes() for path in files}
 
 
-def test_good_videos_become_clips_and_bad_ones_are_listed(project: Project, videos: Path, geometry: Geometry) -> None:
-    """28 frames are 3 clips and a tail of 1, 12 + 5 with a cut are 1 clip, a tail of 3 and 5 too few, 12 a tail of 3."""
+def test_good_videos_become_clips_and_bad_are_listed(project: Project, videos: Path, geometry: Geometry) -> None:
+    """28 frames: 3 clips and a tail of 1; 12 + 5 with a cut: 1 clip, a tail of 3 and 5 too few; 12: a tail of 3."""
     summary = add_videos(project, videos, geometry=geometry, config=DataConfig())
     clips = read_jsonl(project.clips / "clips.jsonl", Clip)
     assert [clip.id for clip in clips] == ["cut-000", "long-000", "long-001", "long-002"]
@@ -177,7 +177,10 @@ def test_one_video_in_two_splits_is_refused(
 ) -> None:
     make_video("a.mp4", noise_frames(9))
     shutil.copy(tmp_path / "a.mp4", tmp_path / "b.mp4")
-    rows = [{"video": f"{name}.mp4", "caption": "x", "split": split} for name, split in (("a", "train"), ("b", "held_out"))]
+    rows = [
+        {"video": "a.mp4", "caption": "x", "split": "train"},
+        {"video": "b.mp4", "caption": "x", "split": "held_out"},
+    ]
     listing = tmp_path / "videos.jsonl"
     listing.write_text("\n".join(json.dumps(row) for row in rows))
     with pytest.raises(BadInput, match=r"'a-000' \(train\) and 'b-000' \(held_out\) come from the same video"):
@@ -204,7 +207,7 @@ def test_an_id_that_is_taken_by_another_video_is_refused(
 
 def test_clips_of_another_size_are_refused(project: Project, videos: Path, geometry: Geometry) -> None:
     add_videos(project, videos, geometry=geometry, config=DataConfig())
-    with pytest.raises(BadInput, match=r"9 frames, 32x32 at 8 fps, this model takes .*5 frames, 32x32.*another project"):
+    with pytest.raises(BadInput, match=r"9 frames, 32x32 at 8 fps, this model takes .*5 frames.*another project"):
         add_videos(project, videos, geometry=replace(geometry, num_frames=5), config=DataConfig())
 
 

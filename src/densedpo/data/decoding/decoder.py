@@ -41,7 +41,7 @@ class Decoder:
 
     Args:
         limits: what one file may cost.
-        timeout_s: how long one file may take.
+        timeout_s: how long the scan of a file, or one clip of it, may take.
         command: what to start as the child.
     """
 
@@ -94,19 +94,16 @@ class Decoder:
         Raises:
             Undecodable: the reason is in the message.
         """
-        self._ask({
-            "kind": "clips",
-            "path": str(path.absolute()),
-            "times_s": json.dumps([list(times) for times in times_s]),
-            "height": height,
-            "width": width,
-        })
+        wanted = json.dumps([list(clip_times) for clip_times in times_s])
+        size = {"height": height, "width": width}
+        self._ask({"kind": "clips", "path": str(path.absolute()), "times_s": wanted, **size})
         is_answered = False
         try:
-            for times in times_s:
+            for clip_times in times_s:
+                self._deadline = time.monotonic() + self._timeout_s  # what the caller did meanwhile is not the file's
                 _, arrays = self._answer()
                 frames = arrays["frames"].astype(np.uint8, copy=False)
-                if frames.shape != (len(times), height, width, 3):
+                if frames.shape != (len(clip_times), height, width, 3):
                     raise self._lost("answered with arrays of other shapes than asked for")
                 yield frames
             self._answer()
