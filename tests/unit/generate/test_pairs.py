@@ -280,10 +280,10 @@ def test_dry_run_estimates_and_writes_nothing(filled: Project, toy_model_dir: Pa
 @pytest.mark.slow
 def test_killed_at_any_moment_nothing_is_lost(filled: Project, toy_model_dir: Path) -> None:
     """kill -9 after a random while, again and again: each row has whole files, and the end is as if never cut."""
-    settings = ["num_pairs=24", "num_steps=3", "pairs_per_batch=2"]
+    settings = ["num_pairs=12", "num_steps=3", "pairs_per_batch=2"]
     command = [sys.executable, "-m", "densedpo.cli.main", "generate", "guided", "cut", "--model", str(toy_model_dir)]
     command += ["--project", str(filled.root)] + [part for one in settings for part in ("--set", one)]
-    cut = guided(filled, toy_model_dir, name="cut", num_pairs=24)
+    cut = guided(filled, toy_model_dir, name="cut", num_pairs=12)
     rng, num_kills = np.random.default_rng(0), 0
     while num_kills < 40:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -299,7 +299,7 @@ def test_killed_at_any_moment_nothing_is_lost(filled: Project, toy_model_dir: Pa
             break
         num_kills += 1
     assert num_kills >= 2
-    whole = guided(filled, toy_model_dir, name="whole", num_pairs=24)
+    whole = guided(filled, toy_model_dir, name="whole", num_pairs=12)
     generate_pairs(whole)
     assert rows(cut) == rows(whole)
     assert_same_latents(latents(cut), latents(whole))
