@@ -208,10 +208,10 @@ class _Scale:
 
 
 def _y_ticks(scale: _Scale) -> tuple[Tick, ...]:
-    values = nice_ticks(scale.low, scale.high, 4)
-    spread = values[1] - values[0] if len(values) > 1 else 1.0
-    places = max(0, decimals(spread) - 2 + (0 if f"{spread:.2e}"[2:4] == "00" else 1))
-    return tuple(Tick(at=scale.y(value), text=number(value, places)) for value in values)
+    values = nice_ticks(scale.low, scale.high, 5)
+    step = values[1] - values[0] if len(values) > 1 else 1.0  # one digit times a power of ten
+    places = max(0, decimals(step) - 2)
+    return tuple(Tick(at=scale.y(value), text=number(value, places) if value else "0") for value in values)
 
 
 def nice_ticks(low: float, high: float, count: int) -> list[float]:

@@ -29,17 +29,18 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """One sentence and the numbers that it rests on."""
+    """One sentence, the numbers that it rests on, and what keeps it from saying more."""
 
     verdict: Verdict
     sentence: str
     evidence: str
+    caveat: str
     difference: Difference
 
     @property
     def text(self) -> str:
         """The sentence with its numbers."""
-        return f"{self.sentence}: {self.evidence}." if self.evidence else f"{self.sentence}."
+        return ". ".join(part for part in (f"{self.sentence}: {self.evidence}".rstrip(": "), self.caveat) if part) + "."
 
 
 def verdict_of(estimate: Estimate | None, goal: Goal) -> Verdict:
@@ -88,6 +89,7 @@ def _finding(difference: Difference) -> Finding:
         verdict=difference.verdict,
         sentence=_sentence(metric, difference),
         evidence=evidence,
+        caveat=_caveat(difference),
         difference=difference,
     )
 
@@ -106,16 +108,14 @@ def _sentence(metric: Metric, difference: Difference) -> str:
         case "not computed":
             return f"Nothing is known about {what}: it was not computed"
         case "not significant":
-            return _not_significant(what, metric.goal, difference)
+            assert difference.estimate is not None
+            kind = "change" if metric.goal == "keep" else "gain"
+            return f"No {kind} in {what} is shown for {other} against {base}, not significant at n={difference.estimate.n}"
 
 
-def _not_significant(what: str, goal: Goal, difference: Difference) -> str:
+def _caveat(difference: Difference) -> str:
+    """What the sample was too small to see: with no significance, that is the news."""
     estimate = difference.estimate
-    assert estimate is not None
-    kind = "change" if goal == "keep" else "gain"
-    sentence = (
-        f"No {kind} in {what} of {difference.other} against {difference.base} is shown, not significant at n={estimate.n}"
-    )
-    if estimate.low is None or estimate.high is None:
-        return sentence
-    return f"{sentence} (an effect under {number((estimate.high - estimate.low) / 2)} could not be seen)"
+    if difference.verdict != "not significant" or estimate is None or estimate.low is None or estimate.high is None:
+        return ""
+    return f"With this many prompts an effect under about {number((estimate.high - estimate.low) / 2)} could not be seen"

@@ -23,11 +23,20 @@ _PROMPT_ORDER_SEED: Final = 0  # apart from the run's seed: another seed is othe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RealClip:
+    """The files of a prompt's own clip."""
+
+    latents: Path
+    video: Path
+    pixel_scale: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class MeasurePlan:
     """Everything that `measure run` needs.
 
-    `files` holds each prompt's cached latents (source autoencoder) or video (source truth), by prompt id. `num_asked` is
-    how many prompts were asked for; there may be fewer.
+    `clips` holds the prompts' own clips by prompt id, where they are what is measured. `num_asked` is how many prompts
+    were asked for; there may be fewer.
     """
 
     project: Project
@@ -38,7 +47,7 @@ class MeasurePlan:
     subject: Subject
     settings: Settings
     prompts: tuple[Prompt, ...]
-    files: dict[str, Path]
+    clips: dict[str, RealClip]
     inputs: tuple[Path, ...]
     num_asked: int
     batch_clips: int
@@ -69,7 +78,7 @@ def plan_measurement(
         raise BadInput(f"source = {config.source!r} measures no adapter; leave out --run {run}")
     folder = catalogue.find(model)
     prompts = _prompts(project, config)
-    files = _files(project, prompts, model=model, config=config)
+    clips = _clips(project, prompts, model=model) if config.source != "model" else {}
     adapter = None
     if run is not None:
         require_fresh(project.run(run), project, allow_stale=allow_stale)
@@ -89,7 +98,7 @@ def plan_measurement(
         ),
         settings=_settings(model, prompts, config),
         prompts=prompts,
-        files=files,
+        clips=clips,
         inputs=(project.clips,) if run is None else (project.clips, project.run(run)),
         num_asked=config.num_prompts,
         batch_clips=config.batch_clips,
@@ -124,18 +133,16 @@ def _prompts(project: Project, config: MeasureConfig) -> tuple[Prompt, ...]:
     return prompts[: config.num_prompts]
 
 
-def _files(
-    project: Project, prompts: tuple[Prompt, ...], *, model: str | Path, config: MeasureConfig
-) -> dict[str, Path]:
-    match config.source:
-        case "model":
-            return {}
-        case "autoencoder":
-            return latents_of_clips(project, prompts, model=model)
-        case "truth":
-            latents_of_clips(project, prompts, model=model)  # refuses clips of another size than the model's
-            clips = {clip.id: clip for clip in read_jsonl(project.clips / "clips.jsonl", Clip)}
-            return {prompt.id: project.clips / clips[prompt.clip_id or ""].video for prompt in prompts}
+def _clips(project: Project, prompts: tuple[Prompt, ...], *, model: str | Path) -> dict[str, RealClip]:
+    latents = latents_of_clips(project, prompts, model=model)
+    clips = {clip.id: clip for clip in read_jsonl(project.clips / "clips.jsonl", Clip)}
+    found = {}
+    for prompt in prompts:
+        clip = clips[prompt.clip_id or ""]  # latents_of_clips has refused a prompt without its clip
+        found[prompt.id] = RealClip(
+            latents=latents[prompt.id], video=project.clips / clip.video, pixel_scale=clip.pixel_scale
+        )
+    return found
 
 
 def _adapter(project: Project, run: str) -> Path:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from densedpo import adapters
@@ -68,17 +69,18 @@ def _generated(plan: MeasurePlan, model: VideoModel, tasks: Sequence[ClipTask]) 
 
 def _reconstructed(plan: MeasurePlan, model: VideoModel, tasks: Sequence[ClipTask]) -> Iterator[MadeClip]:
     for batch in _batches(tasks, plan.batch_clips):
-        latents = torch.stack([load_file(plan.files[task.prompt.id])["latents"] for task in batch])
+        latents = torch.stack([load_file(plan.clips[task.prompt.id].latents)["latents"] for task in batch])
         yield from _made(batch, model.decode_latents(latents))
 
 
 def _true(plan: MeasurePlan, tasks: Sequence[ClipTask]) -> Iterator[MadeClip]:
     for task in tasks:
-        frames, _ = read_mp4(plan.files[task.prompt.id], pixel_scale=plan.settings.pixel_scale)
+        clip = plan.clips[task.prompt.id]
+        frames, _ = read_mp4(clip.video, pixel_scale=clip.pixel_scale)
         yield MadeClip(task=task, frames=frames)
 
 
-def _made(batch: Sequence[ClipTask], frames: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Iterator[MadeClip]:
+def _made(batch: Sequence[ClipTask], frames: NDArray[np.uint8]) -> Iterator[MadeClip]:
     for task, clip in zip(batch, frames, strict=True):
         yield MadeClip(task=task, frames=clip)
 

@@ -18,7 +18,7 @@ from densedpo.core.layout import LatentLayout
 from densedpo.core.media import read_pair_mp4
 from densedpo.core.records import Pair, Preference, from_row, read_jsonl
 from densedpo.core.workspace import Project
-from densedpo.learn.inputs import num_header_rows
+from densedpo.learn.feed.inputs import num_header_rows
 from densedpo.measure.curves import Tick, read_rows
 from densedpo.measure.numbers import number
 
@@ -166,7 +166,7 @@ def _strip(folder: Path, pair: Pair, preference: Preference, where: Where | None
         cells=cells,
         bars=bars,
         ticks=_ticks(pair),
-        largest=number(largest) if bars else "",
+        largest=f"{largest:.2g}" if bars else "",
         agreement=agreement,
         alt=f"Pair for '{pair.caption}'. Segments in order: {labels}. {f'The model {agreement}.' if agreement else ''}",
     )
