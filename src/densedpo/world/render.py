@@ -1,7 +1,7 @@
 """The renderer: a scene to frames, bit for bit the same for the same scene.
 
-Coordinates are pixels with x to the right and y down; a pixel's centre is at its index. Edges are anti-aliased over one
-pixel from the signed distance, so sub-pixel motion is visible.
+Coordinates are pixels with x to the right and y down; a pixel's centre is at its index. An edge is a
+ramp of `EDGE_PX` of the signed distance, so sub-pixel motion is visible.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ NUM_FRAMES: Final = 33
 FPS: Final = 8.0
 DURATION_S: Final = (NUM_FRAMES - 1) / FPS
 MARGIN: Final = 2.0
+EDGE_PX: Final = 2.5  # width of the ramp at an edge: what the shipped autoencoder can carry at 64 pixels
 
 # Path lengths over a full clip. Fast ones are what the shipped model gets wrong: up to 5 pixels or 10 degrees a frame.
 SLIDE_PX: Final = {"slow": 18.0, "fast": 36.0}
@@ -102,20 +103,21 @@ def signed_distance(shape: str, size: str, pose: Pose, frame_size: int = FRAME_S
     outer = circumradius(shape, size)
     match shape:
         case "circle":
-            return np.hypot(x, y) - outer
+            distance = np.hypot(x, y) - outer
         case "square":
             half = outer / math.sqrt(2)
-            return np.maximum(np.abs(x), np.abs(y)) - half
+            distance = np.maximum(np.abs(x), np.abs(y)) - half
         case "triangle":  # equilateral, one corner up
             inner = outer / 2
-            return np.maximum(y - inner, np.abs(x) * math.sqrt(3) / 2 - y / 2 - inner)
+            distance = np.maximum(y - inner, np.abs(x) * math.sqrt(3) / 2 - y / 2 - inner)
         case _:
             raise ValueError(f"unknown shape {shape!r}")
+    return np.asarray(distance, dtype=np.float64)
 
 
 def coverage(shape: str, size: str, pose: Pose, frame_size: int = FRAME_SIZE) -> NDArray[np.float32]:
     """How much of each pixel a shape covers, float32 [frame_size, frame_size] in [0, 1]."""
-    return np.clip(0.5 - signed_distance(shape, size, pose, frame_size), 0.0, 1.0).astype(np.float32)
+    return np.clip(0.5 - signed_distance(shape, size, pose, frame_size) / EDGE_PX, 0.0, 1.0).astype(np.float32)
 
 
 def compose(cover: NDArray[np.float32], colour: tuple[int, int, int], background: tuple[int, int, int]) -> NDArray[np.uint8]:

@@ -27,7 +27,7 @@ BACKGROUNDS: Final[dict[str, tuple[int, int, int]]] = {
     "gray": (112, 114, 118),
     "white": (236, 236, 232),
 }
-SIZES: Final[dict[str, float]] = {"small": 7.5, "large": 11.5}  # radius of the circle with the same area, in pixels
+SIZES: Final[dict[str, float]] = {"small": 8.5, "large": 11.5}  # radius of the circle with the same area, in pixels
 SPEEDS: Final = ("slow", "fast")
 
 # motion -> its directions, as they are said; "" where the motion has only one

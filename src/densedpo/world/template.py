@@ -1,9 +1,9 @@
 """Many shapes at once: the renderer's shapes at given poses for a whole clip, and the moments that tell them apart.
 
-Moments are complex: with z = x + iy measured from the centroid and averaged over the shape, E[z^2], E[z^3] and E[z^4] do
-not change when the image is blurred by an isotropic kernel (Flusser and Suk, "Degraded image analysis: an invariant
-approach", PAMI 1998), so a soft edge is never mistaken for another shape. An equilateral triangle has E[z^3] = R^3 / 10,
-a square E[z^4] = -h^4 * 4 / 15, a circle neither.
+Moments are complex: with z = x + iy measured from the centroid and averaged over the shape, E[z^2], E[z^3] and E[z^4]
+do not change when the image is blurred by an isotropic kernel (after Flusser and Suk, "Degraded image analysis: an
+invariant approach", PAMI 1998), so a soft edge is never mistaken for another shape. An equilateral triangle of
+circumradius R has |E[z^3]| = R^3 / 10, a square of half side h |E[z^4]| = h^4 * 4 / 15, a circle neither.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from densedpo.world.render import FRAME_SIZE
+from densedpo.world.render import EDGE_PX, FRAME_SIZE
 from densedpo.world.scene import SHAPES
 
 Floats = NDArray[np.float64]
@@ -71,10 +71,11 @@ def moments(alpha: NDArray[np.float32]) -> Moments:
     """Moments of soft masks [F, H, W]; an empty mask has area 0 and lies in the middle."""
     raw = alpha.reshape(alpha.shape[0], -1).astype(np.float64) @ _POWERS
     area = raw[:, 0]
-    z1, z2, z3, z4 = ((raw[:, 2 * k - 1] + 1j * raw[:, 2 * k]) / np.maximum(area, 1e-6) for k in range(1, 5))
+    powers = (raw[:, 1::2] + 1j * raw[:, 2::2]).astype(np.complex128) / np.maximum(area, 1e-6)[:, None]
+    z1, z2, z3, z4 = powers.T
     return Moments(
         area=area,
-        centre=_MIDDLE + z1,
+        centre=z1 + _MIDDLE,
         second=z2 - z1**2,
         third=z3 - 3 * z1 * z2 + 2 * z1**3,
         fourth=z4 - 4 * z1 * z3 + 6 * z1**2 * z2 - 3 * z1**4,
@@ -83,7 +84,7 @@ def moments(alpha: NDArray[np.float32]) -> Moments:
 
 def angle_of(kind: NDArray[np.int64], shape: Moments) -> Floats:
     """Angle [F] of each frame's shape in the renderer's sense, within its symmetry (90 or 120 degrees; circle 0)."""
-    # the renderer's triangle at angle 0 has E[z^3] on the positive imaginary axis, its square E[z^4] on the negative real
+    # at angle 0 the renderer's triangle has E[z^3] on the positive imaginary axis, its square E[z^4] negative and real
     triangle = np.angle(shape.third * -1j) / 3
     square = np.angle(-shape.fourth) / 4
     return np.where(kind == TRIANGLE, triangle, np.where(kind == SQUARE, square, 0.0))
@@ -108,4 +109,4 @@ def render_poses(poses: Poses) -> NDArray[np.float32]:
         else:
             slope = np.abs(x) * np.float32(math.sqrt(3) / 2) - y * np.float32(0.5)
             distance[of] = np.maximum(y, slope) - outer[of] * np.float32(0.5)
-    return np.clip(np.float32(0.5) - distance, 0.0, 1.0)
+    return np.asarray(np.clip(np.float32(0.5) - distance / np.float32(EDGE_PX), 0.0, 1.0), dtype=np.float32)

@@ -123,9 +123,10 @@ def split_parameters(*modules: torch.nn.Module) -> tuple[list[torch.nn.Parameter
 class Trainer:
     """The recipe's moving parts, so that one place saves and restores all of them."""
 
-    def __init__(self, latents: torch.Tensor, captions: list[str]) -> None:
+    def __init__(self, latents: torch.Tensor, captions: list[str], *, compiled: bool = False) -> None:
         self.latents = latents
         self.denoiser, self.text_encoder = build_denoiser(), build_text_encoder()
+        self.forward = torch.compile(self.denoiser) if compiled else self.denoiser
         tokens = build_tokenizer()(captions + [""], padding="max_length", max_length=MAX_SEQUENCE_LENGTH)
         self.ids = torch.tensor(tokens["input_ids"])
         self.mask = torch.tensor(tokens["attention_mask"])
@@ -151,7 +152,7 @@ class Trainer:
         text = self.text_encoder(ids, mask).last_hidden_state * mask[..., None]
         t_BCFHW = t.view(-1, 1, 1, 1, 1)
         x_t = (1 - t_BCFHW) * x0 + t_BCFHW * eps
-        predicted = self.denoiser(
+        predicted = self.forward(
             hidden_states=x_t, timestep=t * 1000, encoder_hidden_states=text, return_dict=False
         )[0]
         error = (predicted - (eps - x0)).pow(2).mean((1, 2, 3, 4))
@@ -194,13 +195,16 @@ class Trainer:
             restore_optimizer(optimizer, part[name])
 
 
-def train(out: Path, num_steps: int, num_clips: int, *, stop_after: int | None = None) -> None:
+def train(
+    out: Path, num_steps: int, num_clips: int, *, compiled: bool = False, stop_after: int | None = None
+) -> None:
     """Runs the recipe into `out/model`, resuming from `out/denoiser.safetensors`.
 
     Args:
+        compiled: compile the denoiser first: over a minute, then 1.3 times as fast on a CPU.
         stop_after: leave after this step, as a cut run would; the schedule stays that of `num_steps`.
     """
-    trainer = Trainer(*encode_world(out, num_clips))
+    trainer = Trainer(*encode_world(out, num_clips), compiled=compiled)
     tensors, first = load_state(out / "denoiser.safetensors")
     trainer.restore(tensors)
     started, recent = time.monotonic(), []
@@ -224,5 +228,6 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=12000)
     parser.add_argument("--clips", type=int, default=4096)
+    parser.add_argument("--compile", action="store_true")
     arguments = parser.parse_args()
-    train(arguments.out, arguments.steps, arguments.clips)
+    train(arguments.out, arguments.steps, arguments.clips, compiled=arguments.compile)
