@@ -43,7 +43,7 @@ child.main()
 @pytest.fixture
 def hostile(limits: Limits) -> Decoder:
     command = (sys.executable, "-P", "-c", HOSTILE)
-    return Decoder(limits=replace(limits, cpu_s=1), timeout_s=60.0, command=command)
+    return Decoder(limits=replace(limits, cpu_s=1), timeout_s=300.0, command=command)
 
 
 def test_the_child_answers_what_the_functions_do(
@@ -51,7 +51,7 @@ def test_the_child_answers_what_the_functions_do(
 ) -> None:
     path = make_video("clip.mp4", noise_frames(10))
     times = [[0.0, 0.25], [0.5, 0.75, 1.0]]
-    with Decoder(limits=limits, timeout_s=60.0) as decoder:
+    with Decoder(limits=limits, timeout_s=300.0) as decoder:
         answered = decoder.scan(path)
         clips = list(decoder.clips(path, times_s=times, height=24, width=24))
     direct = scan(path, limits)
@@ -102,7 +102,7 @@ def test_an_answer_that_is_left_unread_is_not_taken_for_the_next(
     make_video: MakeVideo, noise_frames: MakeFrames, limits: Limits
 ) -> None:
     first, second = make_video("a.mp4", noise_frames(8)), make_video("b.mp4", noise_frames(5))
-    with Decoder(limits=limits, timeout_s=60.0) as decoder:
+    with Decoder(limits=limits, timeout_s=300.0) as decoder:
         clips = decoder.clips(first, times_s=[[0.0], [0.5]], height=16, width=16)
         next(clips)
         clips.close()
@@ -113,7 +113,7 @@ def test_a_child_killed_between_files_is_replaced(
     make_video: MakeVideo, noise_frames: MakeFrames, limits: Limits
 ) -> None:
     path = make_video("clip.mp4", noise_frames(4))
-    with Decoder(limits=limits, timeout_s=60.0) as decoder:
+    with Decoder(limits=limits, timeout_s=300.0) as decoder:
         decoder.scan(path)
         child = decoder.child_id
         assert child is not None
@@ -136,7 +136,7 @@ def test_the_child_cannot_write_files(tmp_path: Path, limits: Limits) -> None:
         "child.main()\n"
     )
     with (
-        Decoder(limits=limits, timeout_s=60.0, command=(sys.executable, "-P", "-c", code)) as decoder,
+        Decoder(limits=limits, timeout_s=300.0, command=(sys.executable, "-P", "-c", code)) as decoder,
         pytest.raises(Undecodable),
     ):
         decoder.scan(tmp_path / "any.mp4")
