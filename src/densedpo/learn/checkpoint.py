@@ -119,7 +119,8 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, names: list[str], tensor
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         parameter, _, key = name.rpartition("|")
-        state.setdefault(names.index(parameter), {})[key] = tensor
+        # load_state_dict keeps the very tensors, and the optimizer writes into them
+        state.setdefault(names.index(parameter), {})[key] = tensor.clone()
     whole["state"] = state
     optimizer.load_state_dict(whole)
 

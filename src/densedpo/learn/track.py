@@ -71,9 +71,9 @@ class MetricsLog:
                 self._board.add_scalar(f"{split}/{name}", value, step)
         for bucket in _buckets(row):
             for name in ("accuracy", "margin", "win_gap", "lose_gap"):
-                if name in bucket:
-                    tag = f"{split}_by_t/{name}/{bucket['t_min']}-{bucket['t_max']}"
-                    self._board.add_scalar(tag, bucket[name], step)
+                value = bucket.get(name)
+                if isinstance(value, float):
+                    self._board.add_scalar(f"{split}_by_t/{name}/{bucket['t_min']}-{bucket['t_max']}", value, step)
 
     def close(self) -> None:
         """Flushes TensorBoard's file."""
