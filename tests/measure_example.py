@@ -110,7 +110,9 @@ def rendered(*, blur: float, waver: float, salt: int) -> ClipSource:
         for task in tasks:
             of_prompt = int(task.prompt.id[1:]) * 100 + task.number
             seed = of_prompt + 100_000 * salt
-            strength = np.random.default_rng(of_prompt).uniform(0.3, 1.7) * np.random.default_rng(seed).uniform(0.8, 1.2)
+            strength = np.random.default_rng(of_prompt).uniform(0.3, 1.7) * np.random.default_rng(seed).uniform(
+                0.8, 1.2
+            )
             clip = degraded(render(scene_of(task.prompt)), blur=blur * strength, waver=waver * strength, seed=seed)
             yield MadeClip(task=task, frames=clip)
 
@@ -223,5 +225,3 @@ def make_example(root: Path, *, num_prompts: int = 24, num_pairs: int = 6) -> Pr
     measure(plan_for(project, "sft", run="sft"), rendered(blur=1.25, waver=0.03, salt=3))
     measure(plan_for(project, "autoencoder", source="autoencoder"), rendered(blur=0.3, waver=0.004, salt=4))
     return project
-
-

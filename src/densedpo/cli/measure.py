@@ -22,11 +22,13 @@ NameArgument = Annotated[str, typer.Argument(help="Name of the report: reports/N
 @app.command()
 def run(
     name: NameArgument,
-    run: Annotated[str | None, typer.Option("--run", help="Run whose adapter is measured; the base model if not given.")] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", help="Run whose adapter is measured; the base model if not given.")
+    ] = None,
     model: ModelOption = "tiny",
     project: ProjectOption = None,
     config: ConfigOption = None,
-    settings: SetOption = [],  # noqa: B006 (typer copies it)
+    settings: SetOption = [],
     allow_stale: AllowStaleOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -38,9 +40,7 @@ def run(
     from densedpo.measure.plan import plan_measurement
 
     loaded = load_config(MeasureConfig, config, settings)
-    plan = plan_measurement(
-        find_project(project), name, model=model, run=run, config=loaded, allow_stale=allow_stale
-    )
+    plan = plan_measurement(find_project(project), name, model=model, run=run, config=loaded, allow_stale=allow_stale)
 
     from densedpo.measure.run import measure
     from densedpo.measure.sample import clip_source
@@ -54,12 +54,16 @@ def compare(
     name: NameArgument,
     base: Annotated[str, typer.Argument(help="Report that the others are compared with.")],
     others: Annotated[list[str], typer.Argument(help="Reports: the tuned model first, then controls and the ceiling.")],
-    pairs: Annotated[str | None, typer.Option("--pairs", help="Pairs of the strip; the run's own if not given.")] = None,
+    pairs: Annotated[
+        str | None, typer.Option("--pairs", help="Pairs of the strip; the run's own if not given.")
+    ] = None,
     preferences: Annotated[str | None, typer.Option("--preferences", help="Their preferences.")] = None,
-    run: Annotated[str | None, typer.Option("--run", help="Run of the strip and first curve; the tuned report's if not given.")] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", help="Run of the strip and first curve; the tuned report's if not given.")
+    ] = None,
     project: ProjectOption = None,
     config: ConfigOption = None,
-    settings: SetOption = [],  # noqa: B006
+    settings: SetOption = [],
     allow_stale: AllowStaleOption = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -130,7 +130,9 @@ def _roles(measured: Sequence[Measured]) -> list[Role]:
         else:
             roles.append("base" if not roles else "control" if "tuned" in roles else "tuned")
     if roles[0] != "base":
-        raise BadInput(f"the base of a comparison is a model, and report {measured[0].name!r} is of real clips; name it last")
+        raise BadInput(
+            f"the base of a comparison is a model, and report {measured[0].name!r} is of real clips; name it last"
+        )
     if "tuned" not in roles:
         raise BadInput("a comparison needs a base and at least one more report of a model")
     return roles
@@ -143,7 +145,8 @@ def _check_comparable(base: Measured, other: Measured, *, is_ceiling: bool) -> N
         if there[key] != value and not (is_ceiling and key in _SAMPLING):
             shown = "" if key == "prompts" else f" ({value} and {there[key]})"
             raise BadInput(
-                f"reports {base.name!r} and {other.name!r} were measured with different {key}{shown}; measure both alike"
+                f"reports {base.name!r} and {other.name!r} were measured with different {key}{shown}; measure both "
+                "alike"
             )
     if not is_ceiling:
         check_same_keys(base.values(""), other.values(""))

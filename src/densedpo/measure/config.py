@@ -46,7 +46,9 @@ class CompareConfig(Config):
     """Options of `measure compare`: what the page shows."""
 
     title: str = Field(default="", description="headline above the verdict; the names of the reports if empty")
-    num_players: int = Field(default=6, ge=0, description="prompts shown as players, spread from largest loss to largest gain")
+    num_players: int = Field(
+        default=6, ge=0, description="prompts shown as players, spread from largest loss to largest gain"
+    )
     num_strips: int = Field(default=4, ge=0, description="pairs shown with their labels over time")
     num_draws: int = Field(default=2000, ge=100, description="draws of the bootstrap")
     seed: int = Field(default=0, ge=0, description="of the bootstrap")

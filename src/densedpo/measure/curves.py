@@ -143,7 +143,9 @@ def _both(runs: Sequence[Run], key: str) -> list[_Series]:
             series.append(_Series(label=f"{run.name}, train", style=run.style, kind="raw", points=train))
             series.append(_Series(label=f"{run.name}, train", style=run.style, kind="train", points=_smooth(train)))
         if validation:
-            series.append(_Series(label=f"{run.name}, validation", style=run.style, kind="validation", points=validation))
+            series.append(
+                _Series(label=f"{run.name}, validation", style=run.style, kind="validation", points=validation)
+            )
     return series
 
 
@@ -199,7 +201,7 @@ class _Scale:
 
     def line(self, series: _Series) -> Line:
         step = max(1, len(series.points) // 300)
-        thinned = series.points[:: step] if step > 1 else series.points
+        thinned = series.points[::step] if step > 1 else series.points
         if thinned[-1] != series.points[-1]:
             thinned = [*thinned, series.points[-1]]
         points = " ".join(f"{self.x(x):g},{self.y(y):g}" for x, y in thinned)

@@ -98,9 +98,17 @@ def _sentence(metric: Metric, difference: Difference) -> str:
     what, base, other = metric.label.lower(), difference.base, difference.other
     match difference.verdict:
         case "better":
-            return f"{other} gains {what} over {base}" if metric.goal == "higher" else f"{other} has less {what} than {base}"
+            return (
+                f"{other} gains {what} over {base}"
+                if metric.goal == "higher"
+                else f"{other} has less {what} than {base}"
+            )
         case "worse":
-            return f"{other} loses {what} against {base}" if metric.goal == "higher" else f"{other} has more {what} than {base}"
+            return (
+                f"{other} loses {what} against {base}"
+                if metric.goal == "higher"
+                else f"{other} has more {what} than {base}"
+            )
         case "less":
             return f"{other} loses {what} against {base}"
         case "more":
@@ -110,7 +118,9 @@ def _sentence(metric: Metric, difference: Difference) -> str:
         case "not significant":
             assert difference.estimate is not None
             kind = "change" if metric.goal == "keep" else "gain"
-            return f"No {kind} in {what} is shown for {other} against {base}, not significant at n={difference.estimate.n}"
+            return (
+                f"No {kind} in {what} is shown for {other} against {base}, not significant at n={difference.estimate.n}"
+            )
 
 
 def _caveat(difference: Difference) -> str:
@@ -118,4 +128,6 @@ def _caveat(difference: Difference) -> str:
     estimate = difference.estimate
     if difference.verdict != "not significant" or estimate is None or estimate.low is None or estimate.high is None:
         return ""
-    return f"With this many prompts an effect under about {number((estimate.high - estimate.low) / 2)} could not be seen"
+    return (
+        f"With this many prompts an effect under about {number((estimate.high - estimate.low) / 2)} could not be seen"
+    )

@@ -9,6 +9,7 @@ from densedpo.metrics.statistics import Estimate
 
 MINUS: Final = "\u2212"
 MAX_DECIMALS: Final = 6
+MAX_ESTIMATE_DECIMALS: Final = 4  # what is smaller matters to no score here
 
 
 def decimals(*values: float) -> int:
@@ -31,7 +32,8 @@ def number(value: float, places: int | None = None, *, signed: bool = False) -> 
 
 def estimate_places(estimate: Estimate) -> int:
     """The decimals of an estimate, the same for its value and its interval."""
-    return decimals(*(value for value in (estimate.value, estimate.low, estimate.high) if value is not None))
+    places = decimals(*(value for value in (estimate.value, estimate.low, estimate.high) if value is not None))
+    return min(places, MAX_ESTIMATE_DECIMALS)
 
 
 def value_text(estimate: Estimate, *, signed: bool = False) -> str:

@@ -79,7 +79,9 @@ def find_evidence(
         BadInput: something that was named does not exist.
     """
     if (pairs is None) != (preferences is None):
-        raise BadInput("the strip needs pairs and the preferences for them: name both --pairs and --preferences, or neither")
+        raise BadInput(
+            "the strip needs pairs and the preferences for them: name both --pairs and --preferences, or neither"
+        )
     run = run or comparison.tuned.report.subject.run
     if run is not None and not project.run(run).is_dir():
         raise BadInput(f"runs/{run} does not exist; name a run of this project")
@@ -118,7 +120,11 @@ def render(page: Page) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     sizes = {
         "bar_width": BAR_WIDTH,

@@ -127,9 +127,7 @@ def check_no_overlap(project: Project, run: str, prompts: Iterable[Prompt]) -> N
 
 
 def _prompts(project: Project, config: MeasureConfig) -> tuple[Prompt, ...]:
-    prompts = select_prompts(
-        project, (config.split,), seed=_PROMPT_ORDER_SEED, allow_clipless=config.source == "model"
-    )
+    prompts = select_prompts(project, (config.split,), seed=_PROMPT_ORDER_SEED, allow_clipless=config.source == "model")
     return prompts[: config.num_prompts]
 
 
@@ -148,9 +146,7 @@ def _clips(project: Project, prompts: tuple[Prompt, ...], *, model: str | Path) 
 def _adapter(project: Project, run: str) -> Path:
     adapter = project.run(run) / ADAPTER_FILE
     if not adapter.is_file():
-        raise BadInput(
-            f"run {run!r} has no {ADAPTER_FILE}; it is unfinished (run `densedpo learn` again) or its objective made none"
-        )
+        raise BadInput(f"run {run!r} has no {ADAPTER_FILE}: it is unfinished; run `densedpo learn` again")
     return adapter
 
 

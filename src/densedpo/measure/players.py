@@ -114,9 +114,9 @@ def _row(comparison: Comparison, key: Key, metric: Metric, place: str, differenc
     found = [(m, member.role, _clip(m, key)) for m, member in zip(comparison.measured, members, strict=True)]
     players = [_player(m, role, clip, metric) for m, role, clip in found if clip is not None]
     caption = next(clip.caption for _, _, clip in found if clip is not None)
-    # what the eye sees as a loss must not be called a gain where the best prompt is worse than the base
-    if (place == "largest gain" and difference < 0) or (place == "largest loss" and difference > 0):
-        place = place.replace("largest gain", "smallest loss").replace("largest loss", "smallest gain")
+    # where every prompt gains, or none does, the end of the ranks is not what its name says
+    if (place == "largest gain" and difference <= 0) or (place == "largest loss" and difference >= 0):
+        place = "no difference" if difference == 0 else "smallest loss" if difference < 0 else "smallest gain"
     return PlayerRow(
         caption=caption,
         place=place,

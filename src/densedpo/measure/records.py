@@ -137,4 +137,6 @@ def read_measured(project: Project, name: str) -> Measured:
 def _check_complete(report: RunReport, scores: Sequence[ClipScore], path: Path) -> None:
     expected = report.settings.num_prompts * report.settings.seeds_per_prompt
     if len({score.key for score in scores}) != len(scores) or len(scores) != expected:
-        raise BadInput(f"{path} holds {len(scores)} clips and its report counts {expected}; delete the folder and measure again")
+        raise BadInput(
+            f"{path} holds {len(scores)} clips and its report counts {expected}; delete the folder and measure again"
+        )

@@ -57,7 +57,9 @@ def measure(plan: MeasurePlan, source: ClipSource) -> RunReport:
         BadInput: the folder holds a measurement with other settings, or another process is writing there.
     """
     if len(plan.prompts) < plan.num_asked:
-        _log.warning("%d prompts asked for, %d are in the %s split", plan.num_asked, len(plan.prompts), plan.settings.split)
+        _log.warning(
+            "%d prompts asked for, %d are in the %s split", plan.num_asked, len(plan.prompts), plan.settings.split
+        )
     with writing(plan.folder):
         _claim(plan)
         rows = plan.folder / SCORES_FILE
@@ -102,8 +104,8 @@ def _claim(plan: MeasurePlan) -> None:
     different = sorted(key for key in identity if before.get(key) != identity[key])
     if different:
         raise BadInput(
-            f"{plan.project.relative(plan.folder)} was measured with another {', '.join(different)}; use another name, or "
-            "delete the folder"
+            f"{plan.project.relative(plan.folder)} was measured with another {', '.join(different)}; use another name, "
+            "or delete the folder"
         )
 
 

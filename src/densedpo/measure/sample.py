@@ -53,7 +53,8 @@ def _load(plan: MeasurePlan) -> VideoModel:
 
 def _generated(plan: MeasurePlan, model: VideoModel, tasks: Sequence[ClipTask]) -> Iterator[MadeClip]:
     settings = plan.settings
-    assert settings.num_steps is not None and settings.guidance_scale is not None
+    assert settings.num_steps is not None
+    assert settings.guidance_scale is not None
     sigmas, null_text = model.sigmas(settings.num_steps), model.encode_text([""])
     for batch in _batches(tasks, plan.batch_clips):
         latents = sample(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -63,7 +62,9 @@ METRICS: Final = (
 )  # fmt: skip
 
 
-def clip_values(frames: NDArray[np.uint8], *, fps: float, scene: SceneWords | None, where: str) -> dict[str, float | None]:
+def clip_values(
+    frames: NDArray[np.uint8], *, fps: float, scene: SceneWords | None, where: str
+) -> dict[str, float | None]:
     """Every metric of a clip uint8 [F, H, W, 3].
 
     Args:
@@ -90,5 +91,3 @@ def clip_values(frames: NDArray[np.uint8], *, fps: float, scene: SceneWords | No
     values["saturation"] = pixels.saturation
     values["contrast"] = pixels.contrast
     return values
-
-

@@ -105,7 +105,9 @@ def read_strips(
     preferred = {p.pair_id: p for p in read_jsonl(path, Preference, skip=num_header_rows(path))}
     strangers = sorted(preferred.keys() - by_id.keys())
     if strangers:
-        raise BadInput(f"{project.relative(path)}: pair {strangers[0]!r} is not in pairs/{pairs}; name the pairs it is of")
+        raise BadInput(
+            f"{project.relative(path)}: pair {strangers[0]!r} is not in pairs/{pairs}; name the pairs it is of"
+        )
     where = read_where(project.run(run), by_id) if run is not None else {}
     shown = _chosen([preferred[pair_id] for pair_id in (where or preferred) if pair_id in preferred], num_strips)
     return tuple(_strip(folder, by_id[p.pair_id], p, where.get(p.pair_id)) for p in shown)
@@ -148,7 +150,9 @@ def _chosen(preferences: Sequence[Preference], count: int) -> list[Preference]:
 def _strip(folder: Path, pair: Pair, preference: Preference, where: Where | None) -> Strip:
     a, b = read_pair_mp4(folder / pair.video, pixel_scale=pair.pixel_scale)
     if preference.ranges[-1][1] != pair.num_frames or len(a) != pair.num_frames:
-        raise BadInput(f"pair {pair.id!r} has {pair.num_frames} frames, and its labels or its video have another number")
+        raise BadInput(
+            f"pair {pair.id!r} has {pair.num_frames} frames, and its labels or its video have another number"
+        )
     width = AXIS_WIDTH / NUM_THUMBS
     thumb_height = min(THUMB_HEIGHT_MAX, width * pair.height / pair.width)
     bars, largest = _bars(pair, where) if where is not None else ((), 0.0)
@@ -197,7 +201,9 @@ def _bars(pair: Pair, where: Where) -> tuple[tuple[Bar, ...], float]:
     stride = round((pair.num_frames - 1) / max(1, len(rewards) - 1))
     layout = LatentLayout(num_frames=pair.num_frames, stride=stride)
     if layout.num_latent_frames != len(rewards):
-        raise BadInput(f"pair {pair.id!r}: {len(rewards)} latent frames in {WHERE_FILE} do not fit {pair.num_frames} frames")
+        raise BadInput(
+            f"pair {pair.id!r}: {len(rewards)} latent frames in {WHERE_FILE} do not fit {pair.num_frames} frames"
+        )
     largest = max(abs(reward) for reward in rewards)
     scale = AXIS_WIDTH / pair.num_frames
     bars = []
@@ -222,5 +228,6 @@ def _ticks(pair: Pair) -> tuple[Tick, ...]:
     duration_s = pair.num_frames / pair.fps
     step_s = 1 if duration_s <= 12 else 5
     return tuple(
-        Tick(at=s * pair.fps / pair.num_frames * AXIS_WIDTH, text=f"{s} s") for s in range(0, int(duration_s) + 1, step_s)
+        Tick(at=s * pair.fps / pair.num_frames * AXIS_WIDTH, text=f"{s} s")
+        for s in range(0, int(duration_s) + 1, step_s)
     )

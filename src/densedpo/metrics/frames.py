@@ -19,8 +19,8 @@ class FrameScores:
 
     `sharpness`: the steepest edges, the mean of the top 1 % of gradient magnitudes over the frame's contrast (per
     pixel; an ideal edge gives about 0.5). `flicker`: mean absolute second difference of the frame's mean colour, in
-    levels of 255 (0 for anything that moves evenly). `saturation` and `contrast`: mean of (max - min) over the channels,
-    and standard deviation of luma, both over 255.
+    levels of 255 (0 for anything that moves evenly). `saturation` and `contrast`: mean of (max - min) over the
+    channels, and standard deviation of luma, both over 255.
     """
 
     sharpness: float

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FLOW_FPS: Final = 8.0
-# Smaller frames are enlarged: at 64 pixels the flow of slow motion is 10 % off, at 96 it is not, and larger is no better.
+# Smaller frames are enlarged: at 64 pixels the flow of slow motion is 10 % off, at 96 it is not; more is no better.
 FLOW_SIDE_RANGE: Final = (96, 256)
 CHANGED_LEVELS: Final = 8  # of 255, in the channel that changed most; noise of a codec or an autoencoder lies below
 MIN_MOVING_PIXELS: Final = 4
@@ -43,7 +43,7 @@ class Steps:
 class Motion:
     """Motion of a clip or a segment: means over its steps.
 
-    `frame_px` and `object_px` are pixels per frame at `fps`; `static_share` is the share of steps in which nothing moves.
+    `frame_px` and `object_px` are pixels per frame at `fps`; `static_share` is the share of steps without motion.
     """
 
     fps: float
@@ -68,9 +68,7 @@ def measure_motion(frames: NDArray[np.uint8], *, fps: float, at_fps: float = FLO
     return _mean_of(step_motion(resample(frames, fps=fps, at_fps=at_fps)), fps=at_fps)
 
 
-def segment_motion(
-    frames: NDArray[np.uint8], segments: Sequence[tuple[int, int]], *, fps: float
-) -> tuple[Motion, ...]:
+def segment_motion(frames: NDArray[np.uint8], segments: Sequence[tuple[int, int]], *, fps: float) -> tuple[Motion, ...]:
     """Motion of each segment (half-open ranges of frames) at the clip's own rate.
 
     A step belongs to the segment of the frame that it leads to, so the steps between segments are counted once.
@@ -95,9 +93,15 @@ def step_motion(frames: NDArray[np.uint8]) -> Steps:
     flow.setFinestScale(0)
     scale = _flow_scale(frames.shape[1], frames.shape[2])
     grays = [_gray(frame, scale) for frame in frames]
-    rows = [
-        _one_step(flow.calc(grays[i], grays[i + 1], None), _moving(frames[i], frames[i + 1])) for i in range(len(grays) - 1)
-    ]
+    rows = []
+    for i in range(len(frames) - 1):
+        moving = _moving(frames[i], frames[i + 1])
+        if moving.any():
+            # without an output array, since a given one is taken as a first guess; OpenCV's stubs do not know that
+            found = np.asarray(flow.calc(grays[i], grays[i + 1], None), dtype=np.float32)  # type: ignore[call-overload]
+            rows.append(_one_step(found, moving))
+        else:
+            rows.append((0.0, 0.0, 0.0))
     frame_px, object_px, moving_share = np.asarray(rows, dtype=np.float64).T
     return Steps(frame_px=frame_px, object_px=object_px, moving_share=moving_share)
 
@@ -136,8 +140,6 @@ def _moving(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.b
 
 def _one_step(flow: NDArray[np.float32], moving: NDArray[np.bool_]) -> tuple[float, float, float]:
     """Frame motion, object motion (both in pixels of the mask's frame) and moving share of one step."""
-    if not moving.any():
-        return 0.0, 0.0, 0.0
     height, width = moving.shape
     magnitude = np.hypot(flow[..., 0] * (width / flow.shape[1]), flow[..., 1] * (height / flow.shape[0]))
     magnitude = cv2.resize(magnitude, (width, height), interpolation=cv2.INTER_LINEAR)

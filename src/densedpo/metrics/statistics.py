@@ -134,7 +134,9 @@ def _prompt_means(values: Mapping[Key, float | None]) -> dict[str, float]:
         if value is None:
             continue
         if not math.isfinite(value):
-            raise BadInput(f"the value of prompt {prompt} seed {number} is {value}; a value is a finite number or missing")
+            raise BadInput(
+                f"the value of prompt {prompt} seed {number} is {value}; a value is a finite number or missing"
+            )
         by_prompt.setdefault(prompt, []).append(value)
     return {prompt: math.fsum(own) / len(own) for prompt, own in by_prompt.items()}
 
@@ -165,9 +167,7 @@ def _interval(means: NDArray[np.float64], *, interval: Interval, num_draws: int,
     return _Bounds(low=low, high=high, method=f"bootstrap over prompts, expanded {name}, {num_draws} draws")
 
 
-def _bootstrap(
-    means: NDArray[np.float64], *, interval: Interval, num_draws: int, seed: int
-) -> tuple[float, float]:
+def _bootstrap(means: NDArray[np.float64], *, interval: Interval, num_draws: int, seed: int) -> tuple[float, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # answered by NaN, which the caller handles
         result = stats.bootstrap(

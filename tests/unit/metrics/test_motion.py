@@ -12,7 +12,9 @@ FPS = 8.0
 SIDE = 64
 
 
-def square_clip(speed_px: float, *, angle_deg: float = 0.0, textured: bool = False, num_frames: int = 9) -> NDArray[np.uint8]:
+def square_clip(
+    speed_px: float, *, angle_deg: float = 0.0, textured: bool = False, num_frames: int = 9
+) -> NDArray[np.uint8]:
     """A square of 18 pixels that translates through the middle of a dark frame."""
     y, x = np.mgrid[0:SIDE, 0:SIDE].astype(np.float64)
     step = speed_px * np.array([np.cos(np.deg2rad(angle_deg)), np.sin(np.deg2rad(angle_deg))])
@@ -72,7 +74,12 @@ def test_pixels_per_frame_refer_to_the_stated_rate() -> None:
 
 @pytest.mark.parametrize(
     ("fps", "at_fps", "expected"),
-    [(16.0, 8.0, [0, 2, 4]), (8.0, 8.0, [0, 1, 2, 3, 4]), (8.0, 16.0, [0, 0, 1, 1, 2, 2, 3, 3, 4]), (12.0, 8.0, [0, 1, 3])],
+    [
+        (16.0, 8.0, [0, 2, 4]),
+        (8.0, 8.0, [0, 1, 2, 3, 4]),
+        (8.0, 16.0, [0, 0, 1, 1, 2, 2, 3, 3, 4]),
+        (12.0, 8.0, [0, 1, 3]),
+    ],
 )
 def test_resample_takes_the_nearest_earlier_frame(fps: float, at_fps: float, expected: list[int]) -> None:
     frames = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), dtype=np.uint8)

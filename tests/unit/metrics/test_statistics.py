@@ -75,7 +75,7 @@ def test_interval_of_a_large_sample_is_the_normal_one(interval: Interval) -> Non
 
 @pytest.mark.parametrize("interval", ["bca", "percentile"])
 def test_coverage_with_seeds_that_share_a_prompt(interval: Interval) -> None:
-    """40 prompts with 4 correlated seeds and no difference: about 5 % of intervals exclude 0; by clip it would be 30 %."""
+    """40 prompts with 4 correlated seeds and no difference: 5 % of intervals exclude 0; by clip it would be 30 %."""
     rng = np.random.default_rng(9)
     rejected = 0
     for i in range(300):
