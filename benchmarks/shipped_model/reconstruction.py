@@ -61,8 +61,12 @@ def main() -> None:
     report = {"clips": len(scores), "psnr_db": float(np.mean(psnr))}
     for index, name in enumerate(SCORES):
         low, high = interval(scores[:, index])
-        report[name] = {"mean": float(scores[:, index].mean()), "low": low, "high": high,
-                        "share_under_0.93": float((scores[:, index] < 0.93).mean())}
+        report[name] = {
+            "mean": float(scores[:, index].mean()),
+            "low": low,
+            "high": high,
+            "share_under_0.93": float((scores[:, index] < 0.93).mean()),
+        }
     print(json.dumps(report, indent=2))
     if arguments.sheet:
         cv2.imwrite(str(arguments.sheet), np.concatenate(pictures, 0)[..., ::-1])

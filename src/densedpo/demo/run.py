@@ -151,9 +151,7 @@ def _measure(project: Project, config: DemoConfig) -> DemoResult:
     from densedpo.measure.run import measure
     from densedpo.measure.sample import clip_source
 
-    ceiling = MeasureConfig(
-        source="autoencoder", num_prompts=config.measure.num_prompts, seed=config.measure.seed
-    )
+    ceiling = MeasureConfig(source="autoencoder", num_prompts=config.measure.num_prompts, seed=config.measure.seed)
     subjects = {"base": (None, config.measure), **{n: (n, config.measure) for n in (DENSE, SHUFFLED, SFT)}}
     for name, (run, settings) in {**subjects, "ceiling": (None, ceiling)}.items():
         plan = plan_measurement(project, name, model=config.model, run=run, config=settings)
@@ -162,6 +160,4 @@ def _measure(project: Project, config: DemoConfig) -> DemoResult:
     command = " ".join(["densedpo measure compare demo base", *others])
     comparison = compare(project, "demo", ["base", *others], command=command, config=config.compare)
     evidence = find_evidence(project, comparison, run=DENSE, pairs=PAIRS, preferences=PAIRS)
-    return DemoResult(
-        page=write_comparison(project, comparison, evidence, config.compare), report=comparison.report
-    )
+    return DemoResult(page=write_comparison(project, comparison, evidence, config.compare), report=comparison.report)

@@ -120,7 +120,9 @@ def coverage(shape: str, size: str, pose: Pose, frame_size: int = FRAME_SIZE) ->
     return np.clip(0.5 - signed_distance(shape, size, pose, frame_size) / EDGE_PX, 0.0, 1.0).astype(np.float32)
 
 
-def compose(cover: NDArray[np.float32], colour: tuple[int, int, int], background: tuple[int, int, int]) -> NDArray[np.uint8]:
+def compose(
+    cover: NDArray[np.float32], colour: tuple[int, int, int], background: tuple[int, int, int]
+) -> NDArray[np.uint8]:
     """A frame uint8 [H, W, 3] of a coverage mask in one colour over another."""
     mask = cover[..., None].astype(np.float64)
     frame = mask * np.array(colour, dtype=np.float64) + (1 - mask) * np.array(background, dtype=np.float64)
@@ -130,6 +132,9 @@ def compose(cover: NDArray[np.float32], colour: tuple[int, int, int], background
 def render(scene: Scene, *, num_frames: int = NUM_FRAMES, fps: float = FPS) -> NDArray[np.uint8]:
     """The clip of a scene: uint8 [num_frames, 64, 64, 3], RGB."""
     colour, background = COLOURS[scene.colour], BACKGROUNDS[scene.background]
-    return np.stack([
-        compose(coverage(scene.shape, scene.size, pose_at(scene, i / fps)), colour, background) for i in range(num_frames)
-    ])
+    return np.stack(
+        [
+            compose(coverage(scene.shape, scene.size, pose_at(scene, i / fps)), colour, background)
+            for i in range(num_frames)
+        ]
+    )

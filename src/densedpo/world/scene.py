@@ -136,5 +136,7 @@ def parse_caption(caption: str) -> Scene:
     for scene in all_scenes():
         if scene.caption == caption.strip().lower():
             return scene
-    raise ValueError(f"caption {caption!r} is not a sentence of the world; an example: 'a small red circle slides left "
-                     "fast on a black background'")
+    raise ValueError(
+        f"caption {caption!r} is not a sentence of the world; an example: 'a small red circle slides left "
+        "fast on a black background'"
+    )

@@ -1,5 +1,7 @@
 """The recipe of the shipped model: cut anywhere, it ends where an uninterrupted run ends."""
 
+import itertools
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -25,7 +27,7 @@ def test_learning_rate_rises_then_falls_to_its_floor():
     assert rates[0] == pytest.approx(0.1)
     assert rates[9] == rates[10] == 1.0
     assert rates[100] == pytest.approx(0.1)
-    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
 
 
 @pytest.mark.slow

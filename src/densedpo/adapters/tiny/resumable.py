@@ -22,7 +22,9 @@ def cosine_lr(step: int, *, num_steps: int, peak: float, num_warmup: int, floor:
 def save_state(path: Path, tensors: dict[str, torch.Tensor], *, step: int) -> None:
     """Writes tensors and the step to one safetensors file by rename, so that a cut leaves the last one whole."""
     part = path.with_suffix(".part")
-    save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, part, metadata={"step": json.dumps(step)})
+    save_file(
+        {k: v.detach().contiguous().clone() for k, v in tensors.items()}, part, metadata={"step": json.dumps(step)}
+    )
     part.replace(path)
 
 

@@ -33,6 +33,7 @@ SAVE_EVERY = 250
 PEAK_LR = 8e-4  # 2e-3 trains too, but its noise hides edges until the schedule ends
 KL_WEIGHT = 1e-5
 INITIAL_LOG_VARIANCE = -5.0  # at the default of 0 the posterior's noise drowns the signal for the first thousand steps
+POSTERIOR_NOISE = 0.08  # standard deviation of the posterior at the start, exp(-5 / 2)
 # share of the run after which a step sees (clips, frames): short windows show more scenes a second, but what the causal
 # cache carries past the second latent is only learned from longer ones (a 5-frame run is noise from frame 9 on)
 WINDOWS = ((0.0, 8, 5), (0.4, 3, 13), (0.63, 1, 33))
@@ -78,6 +79,14 @@ def training_windows(step: int, *, batch: int, window: int) -> tuple[torch.Tenso
     return video, torch.from_numpy(np.stack(weights)).float()[:, None]
 
 
+def reconstruction_error(
+    decoded: torch.Tensor, video: torch.Tensor, weight: torch.Tensor
+) -> tuple[torch.Tensor, float]:
+    """The weighted L1 and L2 error that is trained on, and the plain L1 error that is logged."""
+    error = (decoded - video).abs()
+    return ((error + error**2) * weight).sum() / weight.sum() / 3, error.mean().item()
+
+
 def measure_latents(vae: AutoencoderKLWan, num_clips: int = 64) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of the latents per channel over rendered training clips."""
     latents = []
@@ -110,8 +119,7 @@ def train(out: Path, num_steps: int, *, stop_after: int | None = None) -> None:
         posterior = vae.encode(video).latent_dist
         eps = torch.from_numpy(generator("posterior", step).standard_normal(posterior.mean.shape, dtype=np.float32))
         decoded = vae.decode(posterior.mean + posterior.std * eps).sample
-        error = (decoded - video).abs()
-        reconstruction = ((error + error**2) * weight).sum() / weight.sum() / 3
+        reconstruction, error = reconstruction_error(decoded, video, weight)
         loss = reconstruction + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel()
         for group in optimizer.param_groups:
             group["lr"] = cosine_lr(step, num_steps=num_steps, peak=PEAK_LR, num_warmup=100)
@@ -121,7 +129,7 @@ def train(out: Path, num_steps: int, *, stop_after: int | None = None) -> None:
         optimizer.step()
         if step % 50 == 0:
             pace = (time.monotonic() - started) / (step - first + 1)
-            print(f"step {step} l1 {error.mean().item():.4f} weighted {reconstruction.item():.4f} {pace:.2f} s/step", flush=True)
+            print(f"step {step} l1 {error:.4f} weighted {reconstruction.item():.4f} {pace:.2f} s/step", flush=True)
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == num_steps:
             state = {f"model.{k}": v for k, v in vae.state_dict().items()} | optimizer_tensors(optimizer)
             save_state(out / "autoencoder.safetensors", state, step=step + 1)

@@ -34,7 +34,7 @@ from densedpo.world.render import render
 from densedpo.world.scene import Scene, draw_scene
 
 BATCH = 16
-PEAK_LR = 3e-3  # for both: Muon's update is scaled to AdamW's root mean square
+PEAK_LR = 2e-3  # for both: Muon's update is scaled to AdamW's root mean square
 TEXT_DROPOUT = 0.1
 UNKNOWN_WORDS = 0.01  # share of words shown as <unk>, so that its embedding means "some word"
 EMA_DECAY = 0.998
@@ -152,9 +152,7 @@ class Trainer:
         text = self.text_encoder(ids, mask).last_hidden_state * mask[..., None]
         t_BCFHW = t.view(-1, 1, 1, 1, 1)
         x_t = (1 - t_BCFHW) * x0 + t_BCFHW * eps
-        predicted = self.forward(
-            hidden_states=x_t, timestep=t * 1000, encoder_hidden_states=text, return_dict=False
-        )[0]
+        predicted = self.forward(hidden_states=x_t, timestep=t * 1000, encoder_hidden_states=text, return_dict=False)[0]
         error = (predicted - (eps - x0)).pow(2).mean((1, 2, 3, 4))
         quarter = (t * 4).long()
         return error.mean(), torch.stack([error.detach()[quarter == q].mean() for q in range(4)])
@@ -187,17 +185,17 @@ class Trainer:
         """Puts `state` back; an empty state is a fresh start."""
         if not tensors:
             return
-        part = {p: {k.removeprefix(f"{p}."): v for k, v in tensors.items() if k.startswith(f"{p}.")}
-                for p in ("model", "average", *self.optimizers)}
+        part = {
+            p: {k.removeprefix(f"{p}."): v for k, v in tensors.items() if k.startswith(f"{p}.")}
+            for p in ("model", "average", *self.optimizers)
+        }
         self.modules.load_state_dict(part["model"])
         self.average = part["average"]
         for name, optimizer in self.optimizers.items():
             restore_optimizer(optimizer, part[name])
 
 
-def train(
-    out: Path, num_steps: int, num_clips: int, *, compiled: bool = False, stop_after: int | None = None
-) -> None:
+def train(out: Path, num_steps: int, num_clips: int, *, compiled: bool = False, stop_after: int | None = None) -> None:
     """Runs the recipe into `out/model`, resuming from `out/denoiser.safetensors`.
 
     Args:
