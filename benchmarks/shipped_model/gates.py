@@ -47,6 +47,7 @@ def summary(values: np.ndarray) -> dict[str, float]:
 
 
 def main() -> None:
+    """Samples, scores and prints."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--clips", type=int, default=96)

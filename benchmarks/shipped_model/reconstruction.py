@@ -40,6 +40,7 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def main() -> None:
+    """Reconstructs, scores and prints."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--clips", type=int, default=200)

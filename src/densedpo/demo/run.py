@@ -1,4 +1,4 @@
-"""The whole loop on the shipped model: the same functions as the verbs, in their order, with two controls and a ceiling.
+"""The whole loop on the shipped model: the functions of the verbs in their order, with two controls and a ceiling.
 
 Nothing here is special to the demo but the sizes, which `recipes/demo.toml` holds. Every stage resumes, so a demo that
 was interrupted goes on where it was.

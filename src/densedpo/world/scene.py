@@ -45,7 +45,8 @@ SPEED_WORDS: Final = {"slow": "slowly", "fast": "fast"}
 class Scene:
     """One scene: the words of its caption and the continuous parameters that its seed drew.
 
-    `offset_x`, `offset_y` are in [-1, 1] and shift the path within the room that the motion leaves; `phase` is in [0, 1).
+    `offset_x`, `offset_y` are in [-1, 1] and shift the path within the room that the motion leaves; `phase` is in
+    [0, 1).
     """
 
     shape: str

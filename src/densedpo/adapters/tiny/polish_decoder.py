@@ -53,7 +53,7 @@ def polish(out: Path, num_steps: int) -> None:
         for group in optimizer.param_groups:
             group["lr"] = cosine_lr(step, num_steps=num_steps, peak=PEAK_LR, num_warmup=20)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
         optimizer.step()
         if step % 25 == 0:

@@ -2,9 +2,9 @@
 
     python -m densedpo.adapters.tiny.train_autoencoder --out build/tiny --steps 3000
 
-It learns windows of rendered training scenes by a weighted L1 and L2 loss with a light KL term. Interrupted, it goes on from
-the last state. At the end it measures mean and scale of the latents per channel and stores them in the config, so that
-the denoiser sees unit variance.
+It learns windows of rendered training scenes by a weighted L1 and L2 loss with a light KL term. Interrupted, it goes on
+from the last state. At the end it measures mean and scale of the latents per channel and stores them in the config, so
+that the denoiser sees unit variance.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def build_autoencoder(seed: int = 0) -> AutoencoderKLWan:
 
 
 def training_windows(step: int, *, batch: int, window: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """A batch of windows in [-1, 1], [B, 3, window, 64, 64], and where the loss looks closer, [B, 1, window, 64, 64]."""
+    """Windows in [-1, 1], [B, 3, window, 64, 64], and where the loss looks closer, [B, 1, window, 64, 64]."""
     rng = generator("autoencoder", step)
     clips, weights = [], []
     for _ in range(batch):

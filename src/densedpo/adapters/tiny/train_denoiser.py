@@ -3,8 +3,8 @@
     python -m densedpo.adapters.tiny.train_denoiser --out build/tiny --steps 12000
 
 Needs `build/tiny/vae` of `train_autoencoder`. The latents of rendered training scenes are encoded once and kept in
-shards; then a `WanTransformer3DModel` and a small UMT5 encoder learn velocity eps - x at logit-normal t, with a tenth of
-the captions dropped for guidance. Interrupted, each part goes on where it was. The end is `build/tiny/model`, an
+shards; then a `WanTransformer3DModel` and a small UMT5 encoder learn velocity eps - x at logit-normal t, with a tenth
+of the captions dropped for guidance. Interrupted, each part goes on where it was. The end is `build/tiny/model`, an
 ordinary `WanPipeline` directory in half precision.
 """
 
@@ -85,7 +85,7 @@ def world_scene(index: int) -> Scene:
 
 
 def encode_world(out: Path, num_clips: int) -> tuple[torch.Tensor, list[str]]:
-    """Latents [num_clips, 16, 9, 8, 8], normalised, and captions; encoded shard by shard, so that a cut costs one shard."""
+    """Latents [num_clips, 16, 9, 8, 8], normalised, and captions; a cut costs one shard of the encoding."""
     vae = AutoencoderKLWan.from_pretrained(out / "vae").eval()
     mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1)
     std = torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1)
@@ -112,7 +112,8 @@ def encode_world(out: Path, num_clips: int) -> tuple[torch.Tensor, list[str]]:
 
 def split_parameters(*modules: torch.nn.Module) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
     """Hidden matrices of the blocks for Muon, everything else (embeddings, norms, in and out) for AdamW."""
-    matrices, others = [], []
+    matrices: list[torch.nn.Parameter] = []
+    others: list[torch.nn.Parameter] = []
     for module in modules:
         for name, parameter in module.named_parameters():
             hidden = parameter.ndim == 2 and "block" in name and "embed" not in name and "bias" not in name
@@ -127,7 +128,7 @@ class Trainer:
         self.latents = latents
         self.denoiser, self.text_encoder = build_denoiser(), build_text_encoder()
         self.forward = torch.compile(self.denoiser) if compiled else self.denoiser
-        tokens = build_tokenizer()(captions + [""], padding="max_length", max_length=MAX_SEQUENCE_LENGTH)
+        tokens = build_tokenizer()([*captions, ""], padding="max_length", max_length=MAX_SEQUENCE_LENGTH)
         self.ids = torch.tensor(tokens["input_ids"])
         self.mask = torch.tensor(tokens["attention_mask"])
         self.modules = torch.nn.ModuleDict({"transformer": self.denoiser, "text_encoder": self.text_encoder})
@@ -164,7 +165,7 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = cosine_lr(step, num_steps=num_steps, peak=PEAK_LR, num_warmup=200, floor=0.0)
             optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.modules.parameters(), 1.0)
         for optimizer in self.optimizers.values():
             optimizer.step()

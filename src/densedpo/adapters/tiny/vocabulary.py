@@ -1,7 +1,7 @@
 """The shipped text encoder's vocabulary: every word that a caption of the world can hold, written out by the tables.
 
-Anything else becomes `<unk>`. Trained vocabularies are not reproducible (ties between equal frequencies), so this one is
-a list: ids never move as long as new words are added at the end.
+Anything else becomes `<unk>`. Trained vocabularies are not reproducible (ties between equal frequencies), so this one
+is a list: ids never move as long as new words are added at the end.
 """
 
 from __future__ import annotations
