@@ -1,4 +1,4 @@
-"""Planted faults: clips of a scene with one thing wrong, to show that each of the oracle's scores sees its own faults only.
+"""Planted faults: a scene's clip with one thing wrong, to show that each score of the oracle sees only its own faults.
 
 A fault has a strength in [0, 1] (0 is the rendered truth) and, where it happens in time, a half-open range of frames.
 """
@@ -13,27 +13,23 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from densedpo.world.render import FPS, NUM_FRAMES, Pose, compose, coverage, pose_at, render, signed_distance
+from densedpo.world.render import EDGE_PX, FPS, NUM_FRAMES, Pose, compose, coverage, pose_at, render, signed_distance
 from densedpo.world.scene import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, Scene
 from densedpo.world.template import Floats
 
 Frames = NDArray[np.uint8]
 
-BLUR_SIGMA_PX: Final = 3.0
+BLUR_SIGMA_PX: Final = 2.5
 DRIFT: Final = 85.0  # in units of 0-255, along the line to another colour
-FLICKER: Final = 45.0  # in units of 0-255, up and down in turn
-GHOST_PX: Final = 22.0
-MORPH: Final = 0.85  # how far the outline goes towards the other shape's
-JITTER_PX: Final = 3.0
+FLICKER: Final = 30.0  # in units of 0-255, up and down in turn
+MORPH: Final = 0.8  # how far the outline goes towards the other shape's
 
 # the score of `Scores` that each fault lowers; it leaves the other three where they are
 LOWERS: Final[dict[str, str]] = {
     "blur": "visual_quality",
-    "ghost": "visual_quality",
     "colour drift": "temporal_consistency",
     "shape morph": "temporal_consistency",
     "flicker": "temporal_consistency",
-    "jitter": "temporal_consistency",
     "freeze": "dynamic_degree",
     "wrong colour": "text_alignment",
     "wrong shape": "text_alignment",
@@ -47,8 +43,8 @@ def plant(
     """A clip [33, 64, 64, 3] of a scene with a fault.
 
     Args:
-        fault: a key of LOWERS. The wrong words (colour, shape, direction) concern the clip as a whole and take no range;
-            a direction is wrong or not, at any strength above 0.
+        fault: a key of LOWERS. The wrong words (colour, shape, direction) concern the clip as a whole and take no
+            range; a direction is wrong or not, at any strength above 0.
 
     Raises:
         ValueError: unknown fault, strength outside [0, 1], or a range outside the clip.
@@ -62,8 +58,6 @@ def plant(
     match fault:
         case "blur":
             return _blurred(render(scene), share)
-        case "ghost":
-            return _ghosted(scene, share)
         case "colour drift":
             swing = np.sin(2 * math.pi * _progress(start_frame, stop_frame))
             return _recoloured(scene, _other_colour(scene), share * swing * DRIFT)
@@ -72,10 +66,6 @@ def plant(
         case "flicker":
             offset = share * FLICKER * (-1.0) ** np.arange(NUM_FRAMES)
             return _to_uint8(render(scene) + offset[:, None, None, None])
-        case "jitter":
-            return _drawn(
-                scene, [_jittered(pose_at(scene, i / FPS), i, JITTER_PX * share[i]) for i in range(NUM_FRAMES)]
-            )
         case "freeze":
             pace = np.concatenate([[0.0], np.cumsum(1 - share[1:])])
             return _drawn(scene, [pose_at(scene, float(time) / FPS) for time in pace])
@@ -94,8 +84,8 @@ def _progress(start_frame: int, stop_frame: int) -> Floats:
     return np.clip((np.arange(NUM_FRAMES) - start_frame + 0.5) / (stop_frame - start_frame), 0.0, 1.0)
 
 
-def _to_uint8(frames: NDArray[np.floating]) -> Frames:
-    return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
+def _to_uint8(frames: NDArray[np.generic]) -> Frames:
+    return np.asarray(np.clip(np.rint(frames), 0, 255), dtype=np.uint8)
 
 
 def _other_colour(scene: Scene) -> str:
@@ -122,18 +112,6 @@ def _blurred(frames: Frames, share: Floats) -> Frames:
     return _to_uint8(np.stack(blurred))
 
 
-def _ghosted(scene: Scene, share: Floats) -> Frames:
-    colour, background = np.array(COLOURS[scene.colour]), BACKGROUNDS[scene.background]
-    frames = []
-    for i, frame in enumerate(render(scene)):
-        pose = pose_at(scene, i / FPS)
-        aside = GHOST_PX if pose.x < 32 else -GHOST_PX
-        ghost = coverage(scene.shape, scene.size, dataclasses.replace(pose, x=pose.x + aside)) * 0.5 * share[i]
-        own = coverage(scene.shape, scene.size, pose)
-        frames.append(frame + (ghost * (1 - own))[..., None] * (colour - background))
-    return _to_uint8(np.stack(frames))
-
-
 def _recoloured(scene: Scene, other: str, distance: Floats) -> Frames:
     """The clip with the shape's colour moved a distance per frame along the line to another colour."""
     own, background = np.array(COLOURS[scene.colour], dtype=np.float64), np.array(BACKGROUNDS[scene.background])
@@ -153,22 +131,16 @@ def _morphed(scene: Scene, amount: Floats) -> Frames:
         pose = pose_at(scene, i / FPS)
         own, new = (signed_distance(shape, scene.size, pose) for shape in (scene.shape, other))
         blend = (1 - share) * own + share * new
-        cover = np.clip(0.5 - blend, 0.0, 1.0).astype(np.float32)
+        cover = np.clip(0.5 - blend / EDGE_PX, 0.0, 1.0).astype(np.float32)
         frames.append(compose(cover, COLOURS[scene.colour], BACKGROUNDS[scene.background]))
     return np.stack(frames)
 
 
-def _jittered(pose: Pose, frame: int, amount: float) -> Pose:
-    # an irrational turn from frame to frame goes everywhere and repeats nowhere, without a random number
-    angle = 2.399963 * frame**2
-    return dataclasses.replace(pose, x=pose.x + amount * math.cos(angle), y=pose.y + amount * math.sin(angle))
-
-
 def _turned_round(scene: Scene) -> Frames:
-    """The same scene in another direction; a fall, which has only one, is run backwards."""
+    """The same scene in another direction; a fall, which has only one, is turned upside down."""
     directions = MOTIONS[scene.motion]
     if len(directions) == 1:
-        return np.ascontiguousarray(render(scene)[::-1])
+        return np.ascontiguousarray(render(scene)[:, ::-1])
     opposite = {"left": "right", "right": "left", "up": "down", "down": "up"}
     other = opposite.get(scene.direction) or next(d for d in directions if d != scene.direction)
     return render(dataclasses.replace(scene, direction=other))

@@ -1,7 +1,7 @@
-"""How the tracked shape moves: how much against what was asked, which way, and what one would call it.
+"""How the tracked shape moves: how much against what was asked, and which way.
 
-Credit is only taken away by motion that is seen: a frozen clip contradicts no direction. That keeps a freeze the business
-of the dynamic degree alone.
+Credit is only taken away by motion that is seen: a frozen clip contradicts no direction. That keeps a freeze the
+business of the dynamic degree alone.
 """
 
 from __future__ import annotations
@@ -80,10 +80,10 @@ def kinematics(track: Track, scene: Scene, fps: float) -> Kinematics:
     expected = expected_steps(scene, centre.size, fps)
     step = _doubled(np.diff(centre))
     still = np.abs(step) < (0.15 if scene.motion == "spins" else DEAD_ZONE * float(expected.mean()))
-    triangular = np.median(track.triangularity) > np.median(track.squareness)
-    phase, fold = (track.triangle_phase, 3) if triangular else (track.square_phase, 4)
-    cornered = ramp(track.triangularity if triangular else track.squareness, 0.2, 0.5)
-    spin = np.angle(phase[1:] * phase[:-1].conj()) / fold * np.minimum(cornered[1:], cornered[:-1])
+    triangular, square = (np.minimum(x[1:], x[:-1]) for x in (track.triangularity, track.squareness))
+    third, fourth = (np.angle(x[1:] * x[:-1].conj()) for x in (track.triangle_phase, track.square_phase))
+    # a step turns as the corners do that can be seen on both sides of it; a round shape has none
+    spin = np.where(triangular > square, third / 3, fourth / 4) * ramp(np.maximum(triangular, square), 0.1, 0.3)
     return Kinematics(
         centre=centre,
         step=np.where(still, 0.0, step),
@@ -98,43 +98,44 @@ def kinematics(track: Track, scene: Scene, fps: float) -> Kinematics:
 
 def dynamic_degree(moves: Kinematics) -> Floats:
     """Per frame [F]: 1 where the shape moves as much as its words call for, falling to 0 as it freezes."""
-    amount = np.abs(moves.spin) if moves.spins else _doubled(_median3(np.abs(np.diff(moves.centre))))
-    # a fall that starts evenly is no less dynamic than one that accelerates, so the slow start sets the early bar and the
-    # mean the late one
+    amount: Floats = np.abs(moves.spin) if moves.spins else _doubled(_median3(np.abs(np.diff(moves.centre))))
+    # a fall that starts evenly is no less dynamic than one that accelerates, so the slow start sets the early bar and
+    # the mean the late one
     bar = np.minimum(moves.expected, moves.expected.mean())
-    return ramp(amount / bar, 0.12, 0.85)
+    ratio: Floats = amount / bar
+    return ramp(ratio, 0.12, 0.85)
 
 
 def kind_credit(moves: Kinematics, scene: Scene) -> float:
     """How far the whole clip's motion is of the kind that was asked (slides, bounces, ...), in [0, 1]."""
     length = float(np.abs(moves.step[1:]).sum())
     rotation = abs(float(moves.spin[1:].sum()))
-    moved = float(ramp(np.float64(_moved(moves, slice(1, None))), 0.1, 0.3))
-    net = abs(moves.step[1:].sum())
+    moved = ramp(_moved(moves, slice(1, None)), 0.1, 0.3)
+    net = abs(complex(moves.step[1:].sum()))
     match scene.motion:
         case "slides" | "falls":
-            credit = _ramp(net / max(length, 1e-6), 0.4, 0.85)
+            credit = ramp(net / max(length, 1e-6), 0.4, 0.85)
         case "bounces":
             turned_back = length - net
-            one_way = 1 - _ramp(length, 2 * BOUNCE_AMPLITUDE_PX, 2.4 * BOUNCE_AMPLITUDE_PX)
-            credit = max(_ramp(turned_back, 2.0, 8.0), one_way) * _ramp(_lineness(moves.step[1:]), 0.6, 0.9)
+            one_way = 1 - ramp(length, 2 * BOUNCE_AMPLITUDE_PX, 2.4 * BOUNCE_AMPLITUDE_PX)
+            credit = max(ramp(turned_back, 2.0, 8.0), one_way) * ramp(_lineness(moves.step[1:]), 0.6, 0.9)
         case "orbits":
-            credit = _ramp(abs(_curvature(moves, slice(1, None))), 0.25, 0.7)
+            credit = ramp(abs(_curvature(moves, slice(1, None))), 0.25, 0.7)
         case "spins":
-            drift = _ramp(length / max(rotation * moves.radius, 1e-6), 3.0, 1.0)
-            credit, moved = drift, max(moved, _ramp(length, 4.0, 10.0))
+            drift = ramp(length / max(rotation * moves.radius, 1e-6), 3.0, 1.0)
+            credit, moved = drift, max(moved, ramp(length, 4.0, 10.0))
         case _:
             raise ValueError(f"unknown motion {scene.motion!r}")
     if not moves.spins:
-        moved = max(moved, _ramp(math.degrees(rotation), 50.0, 90.0))
+        moved = max(moved, ramp(math.degrees(rotation), 50.0, 90.0))
     return 1 - moved * (1 - credit)
 
 
-def credits(moves: Kinematics, scene: Scene, frames: slice) -> Credits:
+def stretch_credits(moves: Kinematics, scene: Scene, frames: slice) -> Credits:
     """How far the motion into a stretch of frames goes the asked way at the asked speed."""
     start = max(frames.start, 1)
     frames = slice(start, max(frames.stop, start + 1))
-    moved = _ramp(_moved(moves, frames), 0.1, 0.3)
+    moved = ramp(_moved(moves, frames), 0.1, 0.3)
     return Credits(
         direction=1 - moved * (1 - _direction_credit(moves, scene, frames)),
         speed=1 - moved * (1 - _speed_credit(moves, scene, frames)),
@@ -148,15 +149,15 @@ def _direction_credit(moves: Kinematics, scene: Scene, frames: slice) -> float:
     match scene.motion:
         case "slides" | "falls":
             heading = HEADINGS[scene.direction or "down"]
-            return _ramp(float((step * heading.conjugate()).real.sum()) / length, 0.2, 0.8)
+            return ramp(float((step * heading.conjugate()).real.sum()) / length, 0.2, 0.8)
         case "bounces":
             along = step.imag if scene.direction == "up and down" else step.real
-            return _ramp(float((along**2).sum()) / max(float((np.abs(step) ** 2).sum()), 1e-6), 0.3, 0.85)
+            return ramp(float((along**2).sum()) / max(float((np.abs(step) ** 2).sum()), 1e-6), 0.3, 0.85)
         case "orbits":
-            return _ramp(clockwise * _curvature(moves, frames), 0.05, 0.45)
+            return ramp(clockwise * _curvature(moves, frames), 0.05, 0.45)
         case _:
             spin = moves.spin[frames]
-            return _ramp(clockwise * float(spin.sum()) / max(float(np.abs(spin).sum()), 1e-6), 0.0, 0.7)
+            return ramp(clockwise * float(spin.sum()) / max(float(np.abs(spin).sum()), 1e-6), 0.0, 0.7)
 
 
 def _speed_credit(moves: Kinematics, scene: Scene, frames: slice) -> float:
@@ -166,7 +167,7 @@ def _speed_credit(moves: Kinematics, scene: Scene, frames: slice) -> float:
         return 1.0
     ratio = float(np.median(amount[moving])) / float(expected[moving].mean())
     slack = 0.6 if scene.motion == "falls" else 0.0  # a fall's speed depends on when it began
-    return 1 - _ramp(abs(math.log2(ratio)), 0.45 + slack, 1.0 + slack)
+    return 1 - ramp(abs(math.log2(ratio)), 0.45 + slack, 1.0 + slack)
 
 
 def _moved(moves: Kinematics, frames: slice) -> float:
@@ -203,8 +204,4 @@ def _turns(centre: Complexes, still: NDArray[np.bool_]) -> Floats:
 def _median3(values: Floats) -> Floats:
     # the ends take the median of the three nearest: one short step (a corner of the path) is outvoted there too
     padded = np.concatenate([values[2:3], values, values[-3:-2]])
-    return np.median(np.stack([padded[:-2], padded[1:-1], padded[2:]]), axis=0)
-
-
-def _ramp(value: float, zero: float, one: float) -> float:
-    return float(ramp(np.float64(value), zero, one))
+    return np.asarray(np.median(np.stack([padded[:-2], padded[1:-1], padded[2:]]), axis=0), dtype=np.float64)

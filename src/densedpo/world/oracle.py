@@ -12,13 +12,15 @@ Each score answers one question and stays out of the others' way, so that a faul
 | wrong colour    | down           |                |                      |                |
 | wrong direction | down           |                |                      |                |
 
-So text alignment takes means over time and judges only the motion that is there; visual quality compares each frame with
-the best of the three shapes in whatever colour, place and size it has; consistency compares frames with the clip's own
-median; and the dynamic degree asks how much is moved, not where to.
+So text alignment takes means over time and judges only the motion that is there; visual quality compares each frame
+with the best of the three shapes in whatever colour, place and size it has; consistency compares frames with the clip's
+own median; and the dynamic degree asks how much is moved, not where to. Every score has a tolerance that an
+autoencoder's reconstruction of truth stays within, and falls in a straight line beyond it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -27,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densedpo.world.findings import Findings, find
-from densedpo.world.motion import Kinematics, credits, dynamic_degree, kind_credit, kinematics
+from densedpo.world.motion import Kinematics, dynamic_degree, kind_credit, kinematics, stretch_credits
 from densedpo.world.render import FPS, FRAME_SIZE
 from densedpo.world.scene import BACKGROUNDS, COLOURS, SIZES, Scene
 from densedpo.world.template import Floats
@@ -126,50 +128,52 @@ class _FrameScores:
 
 
 def _quality(seen: Track) -> Floats:
-    sharp = ramp(seen.edge_width, 6.0, 2.4)
-    even = ramp(seen.unevenness, 40.0, 5.0) * ramp(seen.grain, 25.0, 4.0)
-    outline = ramp(seen.misfit, 0.5, 0.08)
+    sharp = ramp(seen.edge_width, 4.2, 1.7)
+    even = ramp(seen.unevenness, 40.0, 7.0) * ramp(seen.grain, 25.0, 4.0)
+    outline = ramp(seen.misfit, 0.65, 0.14)
     whole = ramp(seen.stray, 1.0, 0.03)
-    return (0.4 * sharp + 0.2 * even + 0.4 * outline) * (0.3 + 0.7 * whole)
+    return (0.45 * sharp + 0.15 * even + 0.4 * outline) * (0.3 + 0.7 * whole)
 
 
 def _appearance(seen: Track) -> Floats:
     """How far each frame looks like the clip's median frame."""
     size = np.abs(np.log(seen.poses.radius / np.median(seen.poses.radius)))
     form = np.stack([seen.triangularity, seen.squareness, 4 * seen.elongation], axis=1)
-    changed = np.linalg.norm(form - np.median(form, axis=0), axis=1)
-    colour = np.linalg.norm(seen.colour - np.median(seen.colour, axis=0), axis=1)
-    background = np.linalg.norm(seen.background - np.median(seen.background, axis=0), axis=1)
-    return ramp(size, 0.4, 0.05) * ramp(changed, 0.9, 0.15) * ramp(colour, 100.0, 12.0) * ramp(background, 70.0, 6.0)
+    changed, colour, background = (_from_median(values) for values in (form, seen.colour, seen.background))
+    return ramp(size, 0.4, 0.05) * ramp(changed, 0.7, 0.2) * ramp(colour, 120.0, 12.0) * ramp(background, 110.0, 6.0)
+
+
+def _from_median(values: Floats) -> Floats:
+    return np.asarray(np.linalg.norm(values - np.median(values, axis=0), axis=1), dtype=np.float64)
 
 
 def _smoothness(moves: Kinematics) -> Floats:
     """1 where the track goes on as it came or will; lower at jitter and at jumps."""
     x = moves.centre
     second = np.abs(x[:-2] - 2 * x[1:-1] + x[2:])  # of frame i + 1
-    # a frame on the line of the two before it, of its two neighbours, or of the two after it: a corner of the path is one
+    # at a corner of the path too, a frame lies on the line of the two before it, of its neighbours or of the two after
     inner = np.minimum(np.minimum(second[:-2], second[2:]), second[1:-1] / 2)
     off = np.pad(inner, 2, mode="edge")
     step = np.concatenate([[0.0], np.abs(np.diff(x))])
     usual = 1.5 * float(np.max(moves.expected)) if not moves.spins else 0.0
     limit = 1.0 + max(usual, 2.0 * float(np.quantile(step, 0.9)))
-    return ramp(off, 3.0, 0.4) * ramp(step - limit, 6.0, 0.0)
+    return ramp(off, 3.0, 0.6) * ramp(step - limit, 6.0, 0.0)
 
 
 def _text_parts(seen: Track, moves: Kinematics, scene: Scene, kind: float, frames: slice) -> dict[str, float]:
     weight = seen.presence[frames] + 1e-6
     form = np.stack([seen.triangularity, seen.squareness, 2 * seen.elongation], axis=1)[frames]
     wanted = np.array([scene.shape == "triangle", scene.shape == "square", 0], dtype=np.float64)
-    distance = np.linalg.norm(form - wanted, axis=1)
+    distance = float(np.linalg.norm(np.average(form, axis=0, weights=weight) - wanted))
     colour = np.average(seen.colour[frames], axis=0, weights=weight)
     background = np.average(seen.background[frames], axis=0, weights=weight)
-    radius = np.average(np.log(seen.poses.radius[frames]), weights=weight)
-    motion = credits(moves, scene, frames)
+    radius = float(np.average(np.log(seen.poses.radius[frames]), weights=weight))
+    motion = stretch_credits(moves, scene, frames)
     return {
-        "shape": float(np.average(ramp(distance, 0.85, 0.35), weights=weight)),
-        "colour": float(ramp(np.linalg.norm(colour - COLOURS[scene.colour]), 115.0, 45.0)),
-        "size": float(ramp(np.abs(radius - np.log(SIZES[scene.size])), 0.4, 0.14)),
-        "background": float(ramp(np.linalg.norm(background - BACKGROUNDS[scene.background]), 110.0, 35.0)),
+        "shape": ramp(distance, 0.95, 0.55),
+        "colour": ramp(math.dist(colour, COLOURS[scene.colour]), 130.0, 45.0),
+        "size": ramp(abs(radius - math.log(SIZES[scene.size])), 0.28, 0.1),
+        "background": ramp(math.dist(background, BACKGROUNDS[scene.background]), 110.0, 35.0),
         "motion": kind,
         "direction": motion.direction,
         "speed": motion.speed,
