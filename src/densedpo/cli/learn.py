@@ -26,26 +26,26 @@ def offline(
     config: ConfigOption = None,
     set_: SetOption = [],
     allow_stale: AllowStaleOption = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate time, disk and memory; write nothing.")] = False,
 ) -> None:
     """Train a LoRA on labelled pairs, or on the real clips with objective = 'sft'; goes on where it was cut."""
     from densedpo.core.config import load_config
     from densedpo.core.workspace import find_project
     from densedpo.learn.config import LearnConfig
-    from densedpo.learn.run import learn_offline
+    from densedpo.learn.run import learn_offline, read_inputs
     from densedpo.learn.stop import InterruptedByUser
 
     settings = load_config(LearnConfig, config, set_)
     found = find_project(project)
+    named = {"pairs": pairs, "preferences": preferences, "model": model}
+    if dry_run:
+        inputs = read_inputs(found, name, **named, config=settings, allow_stale=allow_stale)
+        from densedpo.learn.estimate import estimate_run
+
+        typer.echo(str(estimate_run(inputs)))
+        return
     try:
-        folder = learn_offline(
-            found,
-            name,
-            pairs=pairs,
-            preferences=preferences,
-            model=model,
-            config=settings,
-            allow_stale=allow_stale,
-        )
+        folder = learn_offline(found, name, **named, config=settings, allow_stale=allow_stale)
     except InterruptedByUser as stop:
         typer.echo(f"densedpo: {stop}", err=True)
         raise typer.Exit(130) from None

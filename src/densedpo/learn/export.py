@@ -10,7 +10,7 @@ from densedpo.core.records import write_jsonl
 
 if TYPE_CHECKING:
     from densedpo.adapters.base import VideoModel
-    from densedpo.learn.evaluate import Evaluation
+    from densedpo.learn.watch.evaluate import Evaluation
 
 ADAPTER_FILE: Final = "adapter.safetensors"
 WHERE_FILE: Final = "where.jsonl"

@@ -24,14 +24,14 @@ from densedpo.learn.checkpoint import (
     save_checkpoint,
 )
 from densedpo.learn.step import StepResult, take_step
-from densedpo.learn.track import MetricsLog, train_row
+from densedpo.learn.watch.track import MetricsLog, train_row
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from densedpo.learn.config import LearnConfig
-    from densedpo.learn.evaluate import Evaluation
     from densedpo.learn.tasks import Task
+    from densedpo.learn.watch.evaluate import Evaluation
 
 _log = logging.getLogger("densedpo")
 _TOO_EASY = 0.98

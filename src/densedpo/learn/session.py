@@ -11,7 +11,6 @@ import torch
 
 from densedpo.adapters import catalogue
 from densedpo.core.workspace import content_hash
-from densedpo.learn.evaluate import Evaluation
 from densedpo.learn.export import export_run
 from densedpo.learn.feed.batch import Draws, Source
 from densedpo.learn.feed.order import TimeDensity, Visit, num_draws_visited
@@ -28,6 +27,7 @@ from densedpo.learn.run import RunInputs, RunSummary
 from densedpo.learn.step import build_optimizer
 from densedpo.learn.stop import stop_on_signals
 from densedpo.learn.tasks import PreferenceTask, SftTask
+from densedpo.learn.watch.evaluate import Evaluation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,10 +51,9 @@ def run_session(inputs: RunInputs, *, identity: str) -> RunSummary:
     """
     config = inputs.config
     with stop_on_signals() as flag:
-        model = catalogue.load(inputs.model, device=config.device, dtype=_DTYPES[config.precision])
-        parameters = attach_lora(model, config)
+        model, parameters = load_model(inputs)
         started = time.monotonic()
-        builder = _Builder(inputs, model, flag.poll)
+        builder = Builder(inputs, model, flag.poll)
         watch = builder.check_start()
         task, evaluation = builder.task(), builder.evaluation()
         fill_seconds = time.monotonic() - started
@@ -85,10 +84,18 @@ def run_session(inputs: RunInputs, *, identity: str) -> RunSummary:
     )
 
 
-class _Builder:
+def load_model(inputs: RunInputs) -> tuple[VideoModel, dict[str, torch.nn.Parameter]]:
+    """The run's model with a fresh adapter, and the adapter's parameters by name."""
+    config = inputs.config
+    model = catalogue.load(inputs.model, device=config.device, dtype=_DTYPES[config.precision])
+    return model, attach_lora(model, config)
+
+
+class Builder:
     """Puts together what the loop works with; the adapter is still fresh."""
 
     def __init__(self, inputs: RunInputs, model: VideoModel, poll: Callable[[], None]) -> None:
+        """Args: `poll` is called before each forward of a fill; may raise to stop."""
         self._inputs, self._model, self._poll = inputs, model, poll
         self._config, self._splits = inputs.config, inputs.splits
         self._source = Source(model)

@@ -104,6 +104,28 @@ def test_latents_that_are_no_safetensors_are_refused(labelled: Project, toy_mode
     assert "pair-000.safetensors is not a readable safetensors file" in capsys.readouterr().err
 
 
+def test_a_dry_run_says_what_it_will_take_and_writes_nothing(labelled: Project, toy_model_dir: Path, capsys):
+    before = read_only(labelled.root)
+    arguments = ["--pairs", "toy", "--preferences", "toy", "--model", str(toy_model_dir), "--dry-run"]
+    with pytest.raises(SystemExit) as leaving:
+        densedpo(["learn", "offline", "dry", *arguments, "--project", str(labelled.root), "--set", "batch_pairs=2"])
+    assert leaving.value.code == 0
+    said = capsys.readouterr().out
+    assert "12 training and 6 validation pairs" in said
+    assert "s a step" in said
+    assert read_only(labelled.root) == before
+
+
+def test_two_clips_that_are_the_same_are_warned_of(labelled: Project, toy_model_dir: Path, caplog):
+    from safetensors.torch import load_file, save_file
+
+    path = labelled.pairs("toy") / "latents" / "pair-000.safetensors"
+    clip = load_file(path)["a"]
+    save_file({"a": clip, "b": clip.clone()}, path)
+    assert offline(labelled, toy_model_dir) == 0
+    assert "pair-000.safetensors: both clips are the same" in caplog.text
+
+
 def test_sft_trains_on_the_real_clips(labelled: Project, toy_model_dir: Path):
     assert offline(labelled, toy_model_dir, "objective=sft", name="sft") == 0
     rows = [

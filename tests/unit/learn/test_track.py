@@ -10,7 +10,7 @@ import torch
 
 from densedpo.learn.objectives import PairMetrics
 from densedpo.learn.tasks import Outcome
-from densedpo.learn.track import MetricsLog, read_metrics, summarise
+from densedpo.learn.watch.track import MetricsLog, read_metrics, summarise
 
 
 def outcome(t: list[float], weight: list[float], accuracy: list[float], loser: list[float]) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from densedpo.adapters.base import TextCondition, VideoModel
 from densedpo.core import seeds
 from densedpo.core.errors import BadInput
 from densedpo.learn.feed.order import TimeDensity, Visit, time_of
+
+_log = logging.getLogger("densedpo")
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -134,7 +137,9 @@ class Source:
 
     def _read(self, path: Path, keys: tuple[str, ...]) -> dict[str, Tensor]:
         if path not in self._latents:
-            self._latents[path] = _load_latents(path, keys, self._model.geometry.latent_shape)
+            tensors = self._latents[path] = _load_latents(path, keys, self._model.geometry.latent_shape)
+            if len(keys) == 2 and torch.equal(tensors[keys[0]], tensors[keys[1]]):
+                _log.warning("%s: both clips are the same, so there is nothing to learn from this pair", path)
         return self._latents[path]
 
 

@@ -12,7 +12,7 @@ import torch
 from densedpo.learn.feed.order import Visit
 from densedpo.learn.objectives import dense_dpo
 from densedpo.learn.tasks import Outcome, PreferenceTask, preference_loss
-from densedpo.learn.track import summarise
+from densedpo.learn.watch.track import summarise
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from densedpo.learn.config import LearnConfig
     from densedpo.learn.feed.batch import Source
     from densedpo.learn.feed.inputs import LabelledPair
-    from densedpo.learn.track import Row
+    from densedpo.learn.watch.track import Row
 
 _CHUNK = 16
 

@@ -1,0 +1,1 @@
+"""What is seen of a run while it goes: the metrics log, and the validation pairs under fixed draws."""
