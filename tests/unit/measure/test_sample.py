@@ -9,7 +9,7 @@ import pytest
 
 from densedpo import adapters
 from densedpo.core.errors import BadInput
-from densedpo.core.media import read_mp4
+from densedpo.core.media import read_mp4, write_mp4
 from densedpo.core.records import Pair, Prompt, read_jsonl, to_row, write_jsonl
 from densedpo.core.workspace import Project, append_jsonl, write_stamp
 from densedpo.measure.config import MeasureConfig
@@ -17,7 +17,7 @@ from densedpo.measure.plan import MeasurePlan, plan_measurement
 from densedpo.measure.records import RunReport, read_measured
 from densedpo.measure.run import measure
 from densedpo.measure.sample import clip_source
-from toy import add_lora, add_toy_clips
+from toy import add_lora, add_toy_clips, toy_frames, toy_scene
 
 NUM_CLIPS = 3
 STEPS = 2
@@ -26,10 +26,7 @@ STEPS = 2
 @pytest.fixture
 def filled(project: Path, toy_model_dir: Path) -> Project:
     """A project with three clips, all of the validation split."""
-    add_toy_clips(project, adapters.load(toy_model_dir), NUM_CLIPS)
-    for name in ("clips.jsonl", "prompts.jsonl"):
-        path = project / "clips" / name
-        path.write_text(path.read_text().replace('"split": "train"', '"split": "validation"'))
+    add_toy_clips(project, adapters.load(toy_model_dir), NUM_CLIPS, splits=("validation",))
     return Project(root=project)
 
 
@@ -49,6 +46,10 @@ def frames_of(project: Project, name: str) -> dict[tuple[str, int], np.ndarray]:
     report = read_measured(project, name)
     scale = report.report.settings.pixel_scale
     return {s.key: read_mp4(report.folder / s.video, pixel_scale=scale)[0] for s in report.scores}
+
+
+def mean_difference(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(one.astype(int) - other.astype(int)).mean())
 
 
 def add_run(project: Project, model_dir: Path, name: str, pairs: list[Pair]) -> None:
@@ -72,15 +73,15 @@ def pair_of(prompt: Prompt, split: str) -> Pair:
     )  # fmt: skip
 
 
-def test_batches_change_neither_noise_nor_scores(filled: Project, toy_model_dir: Path) -> None:
-    together = measured(filled, "together", toy_model_dir, batch_clips=3)
-    alone = measured(filled, "alone", toy_model_dir, batch_clips=1)
-    motion = together.estimates["frame_motion"], alone.estimates["frame_motion"]
-    assert motion[0] is not None and motion[1] is not None
-    assert motion[0].value == pytest.approx(motion[1].value, abs=1e-3)
-    for key, frames in frames_of(filled, "together").items():
-        difference = frames.astype(int) - frames_of(filled, "alone")[key].astype(int)
-        assert np.abs(difference).mean() < 0.1
+def test_batches_do_not_change_the_clips(filled: Project, toy_model_dir: Path) -> None:
+    measured(filled, "together", toy_model_dir, batch_clips=3)
+    measured(filled, "alone", toy_model_dir, batch_clips=1)
+    together, alone = frames_of(filled, "together"), frames_of(filled, "alone")
+    keys = list(together)
+    assert keys == list(alone)
+    for key in keys:
+        assert mean_difference(together[key], alone[key]) < 0.5  # levels of 255; the videos are compressed
+    assert mean_difference(together[keys[0]], together[keys[1]]) > 5
 
 
 def test_a_clip_of_another_size_than_the_oracle_reads_is_not_computed(filled: Project, toy_model_dir: Path) -> None:
@@ -111,8 +112,17 @@ def test_the_ceiling_is_the_cached_latents_decoded(filled: Project, toy_model_di
     report = measured(filled, "ceiling", toy_model_dir, source="autoencoder")
     assert report.subject.source == "autoencoder"
     assert report.settings.num_steps is None
-    truth = measured(filled, "truth", toy_model_dir, source="truth")
-    assert truth.estimates["object_motion"] is not None
+
+
+def test_truth_is_the_videos_themselves(filled: Project, toy_model_dir: Path) -> None:
+    (filled.clips / "videos").mkdir()
+    truth = [toy_frames(toy_scene(i)) for i in range(NUM_CLIPS)]
+    for i, frames in enumerate(truth):
+        write_mp4(filled.clips / "videos" / f"clip-{i:04d}.mp4", frames, fps=8.0, pixel_scale=2)
+    measured(filled, "truth", toy_model_dir, source="truth")
+    found = frames_of(filled, "truth")
+    for i, frames in enumerate(truth):
+        assert mean_difference(found[(f"prompt-{i:04d}", 0)], frames) < 2
 
 
 def test_prompts_that_the_run_was_trained_on_are_refused(filled: Project, toy_model_dir: Path) -> None:
