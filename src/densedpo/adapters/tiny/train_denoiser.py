@@ -35,6 +35,7 @@ from densedpo.world.scene import Scene, draw_scene
 
 BATCH = 16
 PEAK_LR = 2e-3  # for both: Muon's update is scaled to AdamW's root mean square
+T_MEAN = 0.8  # of the logit-normal: which way a shape moves is decided at high noise, where mean 0 seldom looks
 TEXT_DROPOUT = 0.1
 UNKNOWN_WORDS = 0.01  # share of words shown as <unk>, so that its embedding means "some word"
 EMA_DECAY = 0.998
@@ -145,7 +146,7 @@ class Trainer:
         rows = rng.integers(len(self.latents), size=BATCH)
         x0 = self.latents[rows]
         eps = torch.from_numpy(rng.standard_normal(x0.shape, dtype=np.float32))
-        t = torch.sigmoid(torch.from_numpy(rng.standard_normal(BATCH, dtype=np.float32)))
+        t = torch.sigmoid(T_MEAN + torch.from_numpy(rng.standard_normal(BATCH, dtype=np.float32)))
         rows[rng.random(BATCH) < TEXT_DROPOUT] = len(self.latents)  # the last row is the empty caption
         ids, mask = self.ids[rows], self.mask[rows]
         ids = torch.where((torch.from_numpy(rng.random(ids.shape)) < UNKNOWN_WORDS) & (ids > 1), 2, ids)
