@@ -28,7 +28,7 @@ def latents_path(project: Project, clip: Clip, vae_fingerprint: str) -> Path:
     return project.clips / "latents" / vae_fingerprint / f"{clip.content}.safetensors"
 
 
-def encode_clips(project: Project, model: VideoModel, *, batch: int) -> int:
+def encode_clips(project: Project, model: VideoModel, *, batch: int = 4) -> int:
     """Encodes the clips of a project that are not in the cache, from their videos; returns how many it encoded.
 
     Raises:
