@@ -17,9 +17,11 @@ class LearnConfig(Config):
     """What one run does. The defaults are for the shipped model; `recipes/` has published setups."""
 
     objective: ObjectiveName = "dense_dpo"
+    """The loss; sft trains on the real clips instead, as a control."""
     beta: Positive = 500.0
     """Pull to the reference, under mean reduction with the factor 1/2, for velocity errors; unused by sft."""
     num_steps: Count = 100
+    """Optimizer steps."""
     batch_pairs: Count = 16
     """Pairs in one forward; sft takes twice as many clips, for equal compute."""
     accumulation: Count = 1
@@ -32,17 +34,25 @@ class LearnConfig(Config):
     """A control: the labels of the training pairs are dealt out again among them."""
 
     learning_rate: Positive = 1e-4
+    """Of AdamW, after the warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 10
+    """Steps over which the learning rate rises from 0, linearly."""
     schedule: Literal["constant", "cosine"] = "constant"
     """After the warm-up: constant, or down to 0 at the last step along a cosine."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Of AdamW."""
     adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of AdamW."""
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Of AdamW."""
     clip_norm: Positive = 1.0
+    """Largest norm of the gradient; a larger one is scaled down."""
     max_skipped_steps: Count = 5
     """Steps in a row whose loss or gradient is not finite before the run stops."""
     lora_rank: Count = 16
+    """Of each adapted layer."""
     lora_alpha: Positive = 16.0
+    """The adapter's output is scaled by lora_alpha / lora_rank."""
     lora_targets: tuple[str, ...] | None = None
     """Names of linear layers; by default the model adapter's choice."""
 
@@ -53,15 +63,20 @@ class LearnConfig(Config):
     draws: Count | Literal["fresh"] = "fresh"
     """Draws of (t, noise) per pair, stratified over t, whose reference errors are cached; or new ones on each visit."""
     t_min: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Lowest noise level that is trained on."""
     t_max: Annotated[float, Field(gt=0, le=1)] = 1.0
     """t is logit-normal, cut to [t_min, t_max]."""
     t_mean: float = 0.0
+    """Of the normal variable whose logistic is t."""
     t_std: Positive = 1.0
+    """Of the same variable."""
 
     eval_every: Annotated[int, Field(ge=0)] = 20
     """Steps between evaluations of the validation pairs; 0 = off."""
     eval_pairs: Count = 64
+    """Validation pairs in an evaluation, at most."""
     eval_draws: Count = 4
+    """Fixed draws of (t, noise) of each validation pair."""
     select: Literal["last", "best_validation"] = "last"
     """Which adapter the run ends with; best = lowest validation loss."""
     patience: Annotated[int, Field(ge=0)] = 0
@@ -72,7 +87,9 @@ class LearnConfig(Config):
     checkpoint_every: Annotated[int, Field(ge=0)] = 50
     """Steps between checkpoints; 0 = only when interrupted and at the end."""
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2
+    """How many of the newest stay."""
     device: str = "cpu"
+    """Where the model runs."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the frozen weights; adapter, noise, errors and losses are always float32."""
 

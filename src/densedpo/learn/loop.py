@@ -84,7 +84,7 @@ class _Loop:
         self._best: dict[str, Tensor] = {}
         self._warned_too_easy = False
         self._restore()
-        self.log = MetricsLog(bench.folder, after_step=self.state.step)
+        self.log = MetricsLog(bench.folder, after_step=self.state.step, evaluated_step=self.state.evaluated_step)
 
     def run(self) -> None:
         config = self._bench.config

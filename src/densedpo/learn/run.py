@@ -16,6 +16,7 @@ from densedpo.core.errors import BadInput
 from densedpo.core.files import write_atomic, writing
 from densedpo.core.provenance import provenance, sha256_json
 from densedpo.core.workspace import Project, content_hash, read_stamp, require_fresh, write_stamp
+from densedpo.judge.preferences import changed_labels
 from densedpo.learn.feed.inputs import PairSplits, RealClip, read_clips, read_pairs, split_pairs
 
 if TYPE_CHECKING:
@@ -140,6 +141,9 @@ def read_inputs(
     artefacts = (folder, file, *([project.clips] if is_sft else []))
     for artefact in artefacts:
         require_fresh(artefact, project, allow_stale=allow_stale)
+    changed = None if allow_stale else changed_labels(project, preferences)
+    if changed is not None:
+        raise BadInput(f"{project.relative(file)} is stale: {changed}; export them again, or pass --allow-stale")
     fingerprint = catalogue.fingerprint(model)
     labelled = read_pairs(folder, file, catalogue.geometry(model), fingerprint)
     return RunInputs(

@@ -50,15 +50,17 @@ def test_items_without_a_label_count_for_nothing():
 
 
 def test_the_log_goes_on_where_the_run_was_cut(tmp_path: Path):
-    log = MetricsLog(tmp_path, after_step=0)
+    log = MetricsLog(tmp_path, after_step=0, evaluated_step=None)
     for step in (1, 2, 3):
         log.write({"step": step, "split": "train", "loss": 0.5, "by_t": []})
+    log.write({"step": 2, "split": "validation", "loss": 0.5, "by_t": []})  # the checkpoint does not know of it
     log.close()
     path = tmp_path / "metrics.jsonl"
     path.write_text(path.read_text(encoding="utf-8") + '{"step": 4, "spl', encoding="utf-8")
-    log = MetricsLog(tmp_path, after_step=2)
+    log = MetricsLog(tmp_path, after_step=2, evaluated_step=None)
     log.write({"step": 3, "split": "train", "loss": 0.25, "by_t": []})
     log.close()
     assert [(row["step"], row["loss"]) for row in read_metrics(tmp_path, "train")] == [(1, 0.5), (2, 0.5), (3, 0.25)]
+    assert read_metrics(tmp_path, "validation") == []
     assert all(json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
     assert list((tmp_path / "tensorboard").iterdir())

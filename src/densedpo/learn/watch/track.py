@@ -54,12 +54,16 @@ def train_row(step: int, result: StepResult, *, seconds: float) -> Row:
 class MetricsLog:
     """Appends rows to metrics.jsonl, each safe on disk before the next step, and mirrors them to TensorBoard."""
 
-    def __init__(self, folder: Path, *, after_step: int) -> None:
-        """Opens the log to go on after a step: rows of later ones, from a run that was cut, are dropped."""
+    def __init__(self, folder: Path, *, after_step: int, evaluated_step: int | None) -> None:
+        """Opens the log to go on after a step: what a run that was cut wrote beyond its checkpoint is dropped.
+
+        Args:
+            evaluated_step: the last step whose evaluation the checkpoint knows of.
+        """
         from torch.utils.tensorboard import SummaryWriter
 
         self._path = folder / METRICS_FILE
-        _drop_rows_after(self._path, after_step)
+        _keep_rows(self._path, {"train": after_step, "validation": -1 if evaluated_step is None else evaluated_step})
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=after_step + 1)
 
     def write(self, row: Row) -> None:
@@ -132,9 +136,17 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _drop_rows_after(path: Path, step: int) -> None:
+def _keep_rows(path: Path, last_step: dict[str, int]) -> None:
+    """Drops the rows of each split after a step."""
     if not path.exists():
         return
+
+    def is_kept(line: str) -> bool:
+        # a row without its line end was cut in mid-write
+        if not line.endswith("\n"):
+            return False
+        row = json.loads(line)
+        return bool(row["step"] <= last_step[row["split"]])
+
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    # a row without its line end was cut in mid-write
-    write_atomic(path, "".join(line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step))
+    write_atomic(path, "".join(line for line in lines if is_kept(line)))
