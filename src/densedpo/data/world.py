@@ -44,7 +44,7 @@ def add_world(project: Project, *, geometry: Geometry, config: DataConfig) -> Su
 def _add_scene(index: int, folder: ClipFolder, journal: Journal) -> None:
     seed = folder.config.world.seed
     clip_id = f"world-{seed}-{index:05d}"
-    scene = draw_scene(derive_seed("world clip", seed, index))
+    scene = draw_scene(derive_seed("world clip", seed, index), split=_wanted_split(index, folder.config))
     key = sha256_json([asdict(scene), scene.caption, folder.settings_key])
     known = journal.outcomes.get(clip_id)
     if known is not None and known.key == key and all((folder.path / clip.video).is_file() for clip in known.clips):
@@ -54,6 +54,12 @@ def _add_scene(index: int, folder: ClipFolder, journal: Journal) -> None:
     blank = folder.blank(clip_id, source=source, split=split, caption=scene.caption)
     clip = folder.write(replace(blank, scene=asdict(scene)), _frames(scene, folder.geometry))
     journal.append(Outcome(id=clip_id, key=key, origin="world", clips=(clip,), num_examined=1))
+
+
+def _wanted_split(index: int, config: DataConfig) -> str | None:
+    if config.world.num_held_out is None:
+        return None
+    return "held_out" if index < config.world.num_held_out else "train"
 
 
 def _split(scene: Scene, source: str, config: DataConfig) -> str:
