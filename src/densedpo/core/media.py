@@ -50,7 +50,7 @@ def frame_rate(fps: float) -> Fraction:
 def write_mp4(path: Path, frames: Frames, *, fps: float, pixel_scale: int = 1) -> None:
     """Writes a clip as H.264 (yuv420p, BT.709, crf 8), under a temporary name first.
 
-    The bytes depend on the frames and the encoder's version only: no dates and one encoder thread.
+    The bytes depend on the frames and the encoder's version only: no dates, one encoder thread, no B-frames.
 
     Args:
         frames: uint8 [F, H, W, 3]; H and W times `pixel_scale` are even.
@@ -124,7 +124,9 @@ def _encode(path: Path, frames: Frames, rate: Fraction, pixel_scale: int) -> Non
     # bitexact keeps the library's version and the date out of the header
     muxing = {"movflags": "+faststart", "fflags": "+bitexact"}
     with av.open(f"file:{path}", mode="w", format="mp4", container_options=muxing) as container:
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "8", "preset": "medium", "threads": "1"})
+        # no B-frames (bf): at 64 pixels x264's choice among them varies with what its memory held before
+        options = {"crf": "8", "preset": "medium", "threads": "1", "bf": "0"}
+        stream = container.add_stream("libx264", rate=rate, options=options)
         stream.height, stream.width = frames.shape[1] * pixel_scale, frames.shape[2] * pixel_scale
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
