@@ -29,7 +29,6 @@ def load(name: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = N
         BadInput: no such model here, a family that is not known, weights that are not safetensors.
     """
     folder = find(name)
-    wan_files.check_files(folder)
 
     import torch
 
@@ -59,10 +58,10 @@ def vae_fingerprint(name: str | Path) -> str:
 
 
 def find(name: str | Path) -> Path:
-    """The directory of a model of a known family.
+    """The directory of a model of a known family; whatever asks about a model goes through here.
 
     Raises:
-        BadInput: there is none, and how to get one.
+        BadInput: there is none, and how to get one; or it is not complete, or offers a pickle for weights.
     """
     folder = SHIPPED if str(name) == "tiny" else Path(name).expanduser()
     if not folder.exists():
@@ -74,6 +73,7 @@ def find(name: str | Path) -> Path:
     family = wan_files.read_json(folder / "model_index.json").get("_class_name")
     if family not in FAMILIES:
         raise BadInput(f"{folder} is a {family}; the families known are {', '.join(FAMILIES)}")
+    wan_files.check_files(folder)
     return folder
 
 

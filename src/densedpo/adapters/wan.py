@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
 from diffusers.loaders import WanLoraLoaderMixin
-from diffusers.training_utils import _collate_lora_metadata
 from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5EncoderModel
@@ -25,6 +24,7 @@ from transformers.utils import logging as hf_logging
 from densedpo.adapters import wan_files
 from densedpo.adapters.base import TextCondition
 from densedpo.core.errors import BadInput
+from densedpo.core.files import naming_disk_errors, write_atomic
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
@@ -34,6 +34,7 @@ _log = logging.getLogger("densedpo")
 
 ADAPTER_FILE: Final = "pytorch_lora_weights.safetensors"
 ADAPTER_NAME: Final = "default"
+AUTOENCODER_PIXELS: Final = 1_200_000
 # every linear layer of a block, as the public Wan LoRAs adapt: a motion is not in the attention alone
 LORA_TARGETS: Final = ("to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2")
 
@@ -95,20 +96,25 @@ class WanModel:
         if frames.ndim != 5 or frames.shape[1:] != expected or frames.dtype != np.uint8:
             raise BadInput(f"clips are {frames.dtype} {frames.shape}; the model takes uint8 clips of shape {expected}")
         latents = []
-        for clip in frames:  # one at a time: the autoencoder, not the denoiser, is the memory peak of a real model
-            video = torch.from_numpy(np.ascontiguousarray(clip)).to(self._device).permute(3, 0, 1, 2)[None]
-            latents.append(self._parts.vae.encode(video.float() / 127.5 - 1).latent_dist.mode())
+        for clips in torch.split(torch.from_numpy(np.ascontiguousarray(frames)), self._clips_at_once()):
+            video = clips.to(self._device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+            latents.append(self._parts.vae.encode(video).latent_dist.mode())
         return (torch.cat(latents) - self._mean) / self._std
 
     @torch.no_grad()
     def decode_latents(self, latents: Float[Tensor, "batch c f h w"]) -> UInt8[np.ndarray, "batch time row column 3"]:
         """The clips of normalised latents, rounded to uint8."""
         clips = []
-        for latent in latents.to(self._device, torch.float32):
-            video = self._parts.vae.decode(latent[None] * self._std + self._mean).sample[0]
+        for some in torch.split(latents.to(self._device, torch.float32), self._clips_at_once()):
+            video = self._parts.vae.decode(some * self._std + self._mean).sample
             scaled = ((video / 2 + 0.5).clamp(0, 1) * 255).round()
-            clips.append(scaled.to("cpu", torch.uint8).permute(1, 2, 3, 0).contiguous().numpy())
-        return np.stack(clips)
+            clips.append(scaled.to("cpu", torch.uint8).permute(0, 2, 3, 4, 1).contiguous().numpy())
+        return np.concatenate(clips)
+
+    def _clips_at_once(self) -> int:
+        """Clips that pass the autoencoder together: it is the memory peak of a real model, which takes one."""
+        geometry = self.geometry
+        return max(1, AUTOENCODER_PIXELS // (geometry.num_frames * geometry.height * geometry.width))
 
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> TextCondition:
@@ -152,17 +158,31 @@ class WanModel:
 
         Args:
             path: a `.safetensors` file, or a folder, which gets diffusers' usual file name.
+
+        Raises:
+            BadInput: the disk is full or may not be written; an adapter that was there still is.
         """
         file = path if path.suffix == ".safetensors" else path / ADAPTER_FILE
-        file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_name(f".{file.stem}.part.safetensors")
-        WanLoraLoaderMixin.save_lora_weights(
-            file.parent,
-            transformer_lora_layers=get_peft_model_state_dict(self.denoiser),
-            weight_name=part.name,
-            **_collate_lora_metadata({"transformer": self.denoiser}),
-        )
-        part.replace(file)
+        # sorted, since the order of a set differs from process to process and the file's hash would too
+        metadata = {
+            key: sorted(value) if isinstance(value, set) else value
+            for key, value in self.denoiser.peft_config[ADAPTER_NAME].to_dict().items()
+        }
+        try:
+            with naming_disk_errors(file):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                WanLoraLoaderMixin.save_lora_weights(
+                    file.parent,
+                    transformer_lora_layers=get_peft_model_state_dict(self.denoiser),
+                    weight_name=part.name,
+                    transformer_lora_adapter_metadata=metadata,
+                )
+            write_atomic(file, part.read_bytes())
+        except SafetensorError as error:  # how it reports a disk that refuses, without the error's number
+            raise BadInput(f"cannot write {file}: {error}; nothing was lost, free space and rerun") from error
+        finally:
+            part.unlink(missing_ok=True)
         return file
 
     def load_adapter(self, path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from diffusers import WanPipeline
+from safetensors import safe_open
 
 from densedpo.adapters import VideoModel, load
 from densedpo.core.errors import BadInput
@@ -144,6 +146,15 @@ def test_a_saved_adapter_reloads_in_the_pipeline(
     again = load(toy_model_dir)
     again.load_adapter(tmp_path / name)
     assert torch.equal(ours(again), expected)
+
+
+def test_the_same_adapter_is_the_same_file_in_every_process(model: VideoModel, tmp_path: Path) -> None:
+    """What peft holds as a set, whose order hangs on the process, is sorted in the file."""
+    add_lora(model)
+    with safe_open(model.save_adapter(tmp_path), "pt") as file:
+        metadata = json.loads(file.metadata()["lora_adapter_metadata"])
+    assert metadata["transformer.target_modules"] == sorted(model.lora_targets)
+    assert [path.name for path in tmp_path.iterdir()] == ["pytorch_lora_weights.safetensors"]
 
 
 def test_loading_an_adapter_replaces_the_one_that_is_there(
