@@ -100,14 +100,40 @@ def artefact_statuses(project: Project) -> list[ArtefactStatus]:
     from densedpo.core.workspace import STAGES, read_stamp, stale_inputs
 
     statuses = []
+    changed: dict[str, str] = {}  # preferences -> what has happened to their labels; labels have no stamp of their own
     for artefact in project.artefacts():
         path = project.relative(artefact)
-        stale = tuple(stale_inputs(artefact, project))
+        stale = stale_inputs(artefact, project)
+        if not stale and STAGES[path.split("/", maxsplit=1)[0]] == "judge":
+            changed |= _changed_labels(project, path)
+        stale += [changed[above] for above in _with_inputs(path, project) if above in changed]
         state: Literal["fresh", "stale", "unfinished"] = "stale" if stale else "fresh"
         if read_stamp(artefact) is None:
             state = "unfinished"
-        statuses.append(ArtefactStatus(stage=STAGES[path.split("/")[0]], path=path, state=state, stale=stale))
+        statuses.append(
+            ArtefactStatus(stage=STAGES[path.split("/", maxsplit=1)[0]], path=path, state=state, stale=tuple(stale))
+        )
     return statuses
+
+
+def _changed_labels(project: Project, path: str) -> dict[str, str]:
+    from densedpo.core.errors import BadInput
+    from densedpo.judge.preferences import changed_labels
+
+    try:
+        phrase = changed_labels(project, Path(path).stem)
+    except BadInput as error:  # damaged labels are for `status` to tell, not to fail on
+        phrase = str(error)
+    return {} if phrase is None else {path: phrase}
+
+
+def _with_inputs(path: str, project: Project) -> list[str]:
+    """An artefact and everything that it was made from, directly or further up, each once."""
+    from densedpo.core.workspace import read_stamp
+
+    stamp = read_stamp(project.root / path)
+    above = [name for direct in (stamp.inputs if stamp else ()) for name in _with_inputs(direct, project)]
+    return list(dict.fromkeys([path, *above]))
 
 
 def examine_machine() -> Machine:

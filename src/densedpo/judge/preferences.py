@@ -15,7 +15,7 @@ from densedpo.core.errors import BadInput
 from densedpo.core.layout import Segments
 from densedpo.core.provenance import sha256_json
 from densedpo.core.records import Judgement, Pair, Preference, from_row, read_jsonl, to_row
-from densedpo.core.workspace import Project, write_atomic, write_stamp, writing
+from densedpo.core.workspace import Project, read_stamp, write_atomic, write_stamp, writing
 from densedpo.judge.aggregate import LabelSummary, aggregate, latest, summarise
 from densedpo.judge.pairset import PairSet, ranges_of
 from densedpo.judge.store import LabelStore
@@ -168,11 +168,22 @@ def check_preference(preference: Preference, pairs: PairSet, where: str) -> Pair
 
 
 def changed_labels(project: Project, name: str) -> str | None:
-    """What has happened to the labels since preferences were written from them, in one phrase; None if nothing.
+    """What has happened to the labels since preferences were written from them, in one phrase.
 
     The stamp tells about the pairs; labels live in a database, whose bytes change for other reasons too.
+
+    Returns:
+        None if nothing has happened, or if the preferences were not exported here and so have no stamp.
+
+    Raises:
+        BadInput: the preferences, their pairs or the labels cannot be read.
     """
-    header = read_header(project.preferences(name))
+    path = project.preferences(name)
+    if read_stamp(path) is None:
+        return None
+    header = read_header(path)
+    if not project.labels_db.exists():
+        return f"{project.relative(project.labels_db)} is gone"
     pairs = PairSet.read(project.pairs(header.pairs))
     with LabelStore.open(project.labels_db, create=False) as store:
         judgements = store.judgements(pairs.hashes, annotators=header.only_annotators)
