@@ -17,7 +17,9 @@ from densedpo.core.errors import BadInput
 class Config(BaseModel):
     """Base of every stage's settings: immutable, no unknown keys, no coercion of text to numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
@@ -46,7 +48,9 @@ def load_config(cls: type[AnyConfig], path: Path | None, overrides: Sequence[str
             message = f"unknown key; the keys are {', '.join(_keys(cls))}"
         elif "input" in first and first["type"] != "missing":
             message += f" (got {first['input']!r})"
-        where = next((origin[name] for name in origin if name == key or key.startswith(f"{name}.")), path or "settings")
+        # an error lies at the key that was set, inside its value, or at a table on the way to it
+        near = (name for name in origin if f"{key}.".startswith(f"{name}.") or name.startswith(f"{key}."))
+        where = next((origin[name] for name in near), path or "settings")
         raise BadInput(f"{where}: {f'{key!r}: ' if key else ''}{message}") from None
 
 

@@ -16,13 +16,21 @@ class PairConfig(Config):
     """What every kind of pair needs. `pairs_per_batch` and `device` change the speed, not the pairs."""
 
     num_pairs: Annotated[int, Field(ge=1)] = 100
+    """Pairs in the set; more than there are prompts gives a prompt several pairs."""
     num_steps: Annotated[int, Field(ge=1)] | None = None
+    """Sampler steps from pure noise; the model's own number if not given."""
     guidance_scale: Annotated[float, Field(ge=0)] | None = None
+    """Of classifier-free guidance; the model's own if not given, 1 switches it off."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Of the noise, of eta and of the order of the prompts."""
     splits: tuple[Split, ...] = Field(("train", "validation"), min_length=1)
+    """Whose prompts are used; held-out prompts are for `measure`."""
     pairs_per_batch: Annotated[int, Field(ge=1)] = 8
+    """Pairs denoised at once."""
     device: str = "cpu"
+    """Where the model runs."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the denoiser's weights."""
 
 
 class IndependentConfig(PairConfig):
@@ -33,22 +41,34 @@ class GuidedConfig(PairConfig):
     """Pairs from one real clip, noised twice to the same eta, drawn once per prompt from [eta_min, eta_max]."""
 
     eta_min: Eta | None = None
+    """Lowest noise level at which a pair starts; the model's own if not given."""
     eta_max: Eta | None = None
+    """Highest one, 1 = pure noise; `generate calibrate` finds it."""
 
 
 class CalibrateConfig(Config):
     """How the highest eta that keeps the motion of the real clip is looked for."""
 
     num_clips: Annotated[int, Field(ge=2)] = 12
+    """Real clips that every level is tried on."""
     etas: tuple[Eta, ...] = Field((0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9), min_length=2)
+    """Noise levels that are tried, ascending."""
     keep: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of the motion of the real clip that must be kept."""
     num_steps: Annotated[int, Field(ge=1)] | None = None
+    """Sampler steps from pure noise; the model's own number if not given."""
     guidance_scale: Annotated[float, Field(ge=0)] | None = None
+    """Of classifier-free guidance; the model's own if not given."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Of the noise and of which clips are tried."""
     splits: tuple[Split, ...] = Field(("train", "validation"), min_length=1)
+    """Whose clips are tried."""
     clips_per_batch: Annotated[int, Field(ge=1)] = 8
+    """Clips denoised at once; changes time and memory only."""
     device: str = "cpu"
+    """Where the model runs."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the denoiser's weights."""
 
     @model_validator(mode="after")
     def _ascending(self) -> CalibrateConfig:

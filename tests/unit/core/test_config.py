@@ -46,6 +46,7 @@ def test_settings_come_back_from_toml(tmp_path: Path) -> None:
             "--set nmu_steps=3: 'nmu_steps': unknown key; the keys are num_steps, splits, limit, objective",
         ),
         ("objective.bta=3", "'objective.bta': unknown key; the keys are .*objective.beta"),
+        ("nothing.at.all=3", "--set nothing.at.all=3: 'nothing': unknown key"),
         ("num_steps=many", "--set num_steps=many: 'num_steps': .*'many'"),
         ("num_steps='8'", "'num_steps'"),
         ("num_steps=0", "'num_steps': .*greater than or equal to 1"),
