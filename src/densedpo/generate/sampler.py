@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from densedpo.adapters.base import TextCondition
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from jaxtyping import Float
-    from torch import Tensor
-
     from densedpo.adapters.base import VideoModel
 
 
@@ -42,7 +40,7 @@ def guided_sigmas(sigmas: Float[Tensor, " step"], eta: float) -> Float[Tensor, "
     return torch.cat([first, sigmas[sigmas < first]])
 
 
-def stack_schedules(schedules: Sequence[Float[Tensor, " step"]]) -> Float[Tensor, "row longest"]:
+def stack_schedules(schedules: Sequence[Float[Tensor, " _"]]) -> Float[Tensor, "row longest"]:
     """Schedules of different lengths as rows of one table, padded with their last level, 0."""
     return torch.nn.utils.rnn.pad_sequence(list(schedules), batch_first=True)
 
