@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from cli_page import ROOT, cli_page
-from densedpo.adapters.catalogue import SHIPPED
 from densedpo.learn.config import ObjectiveName
 
 PAGE = cli_page()
@@ -103,6 +102,4 @@ def test_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for block in blocks:
-        if "tiny" in block and not SHIPPED.is_dir():
-            continue
         exec(compile(block, "README.md", "exec"), names)
