@@ -16,11 +16,11 @@ from densedpo.learn.watch.track import MetricsLog, read_metrics, summarise
 def outcome(t: list[float], weight: list[float], accuracy: list[float], loser: list[float]) -> Outcome:
     zeros = torch.zeros(len(t))
     metrics = PairMetrics(
-        accuracy=torch.tensor(accuracy),
+        accuracy=torch.tensor(accuracy, dtype=torch.float32),
         margin=zeros + 2,
         win_gap=zeros - 0.5,
         lose_gap=zeros + 0.25,
-        loser_dominant=torch.tensor(loser),
+        loser_dominant=torch.tensor(loser, dtype=torch.float32),
     )
     weights = torch.tensor(weight)
     return Outcome(loss=weights * 0.5, weight=weights, t=torch.tensor(t), metrics=metrics)
