@@ -1,4 +1,4 @@
-"""The checker behind `--jaxtyping-packages`: beartype, where an int will do for a float as in the type system (PEP 484)."""
+"""What `--jaxtyping-packages` checks with: beartype, where an int will do for a float, as in PEP 484."""
 
 from beartype import BeartypeConf, beartype
 
