@@ -90,12 +90,17 @@ class Project:
         found = [self.clips] if self.clips.is_dir() else []
         for folder in ("pairs", "preferences", "runs", "reports"):
             inside = sorted((self.root / folder).glob("*.jsonl" if folder == "preferences" else "*"))
-            found += [path for path in inside if path.is_dir() or folder == "preferences"]
+            found += [path for path in inside if folder == "preferences" or (path.is_dir() and not _only_notes(path))]
         return found
 
     def relative(self, path: Path) -> str:
         """A path as it is named in stamps and messages: relative to the project, with forward slashes."""
         return path.resolve().relative_to(self.root.resolve()).as_posix()
+
+
+def _only_notes(folder: Path) -> bool:
+    """Whether a folder of pairs holds a calibration and no pairs yet: advice, not an artefact."""
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")} == {"calibration.json"}
 
 
 def checked_name(name: str) -> str:

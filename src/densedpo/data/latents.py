@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,13 +38,20 @@ def encode_clips(project: Project, model: VideoModel, *, batch: int = 4) -> int:
     with writing(project.clips):
         clips = read_jsonl(project.clips / "clips.jsonl", Clip)
         missing = [clip for clip in clips if not latents_path(project, clip, model.vae_fingerprint).is_file()]
-        groups = [missing[start : start + batch] for start in range(0, len(missing), batch)]
-        for group in track(groups, what="encoding clips into latents") if groups else ():
-            frames = np.stack([read_clip(project, clip) for clip in group])
-            for clip, latents in zip(group, model.encode_video(frames), strict=True):
-                path = latents_path(project, clip, model.vae_fingerprint)
-                write_atomic(path, save({"latents": latents.detach().float().cpu().contiguous()}))
+        encoded = _encoded(project, model, missing, batch)
+        for clip, latents in track(encoded, total=len(missing), what="encoding clips into latents") if missing else ():
+            path = latents_path(project, clip, model.vae_fingerprint)
+            write_atomic(path, save({"latents": latents.detach().float().cpu().contiguous()}))
     return len(missing)
+
+
+def _encoded(
+    project: Project, model: VideoModel, clips: list[Clip], batch: int
+) -> Iterator[tuple[Clip, Float[Tensor, "c f h w"]]]:
+    for start in range(0, len(clips), batch):
+        group = clips[start : start + batch]
+        frames = np.stack([read_clip(project, clip) for clip in group])
+        yield from zip(group, model.encode_video(frames), strict=True)
 
 
 def read_clip(project: Project, clip: Clip) -> Frames:

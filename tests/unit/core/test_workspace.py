@@ -95,3 +95,14 @@ def test_a_garbled_stamp_is_named(made: Project) -> None:
     stamp_path(made.clips).write_text("{")
     with pytest.raises(BadInput, match=r"stamp.json: not JSON"):
         read_stamp(made.clips)
+
+
+def test_a_calibration_without_pairs_is_no_artefact(tmp_path: Path) -> None:
+    project = init_project(tmp_path / "p")
+    folder = project.pairs("first")
+    folder.mkdir(parents=True)
+    (folder / ".lock").touch()
+    (folder / "calibration.json").write_text("{}", encoding="utf-8")
+    assert project.artefacts() == []
+    (folder / "pairs.jsonl").touch()
+    assert project.artefacts() == [folder]
