@@ -16,13 +16,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKLWan
 
-from densedpo.adapters.tiny.resumable import (
-    cosine_lr,
-    load_state,
-    optimizer_tensors,
-    restore_optimizer,
-    save_state,
-)
+from densedpo.adapters.tiny.resumable import cosine_lr, descend, resume, save_training
 from densedpo.adapters.tiny.train_autoencoder import POSTERIOR_NOISE, reconstruction_error, training_windows
 from densedpo.core.seeds import generator
 from densedpo.world.render import NUM_FRAMES
@@ -37,10 +31,7 @@ def polish(out: Path, num_steps: int) -> None:
     vae = AutoencoderKLWan.from_pretrained(out / "vae", torch_dtype=torch.float32)
     parts = torch.nn.ModuleList([vae.decoder, vae.post_quant_conv])
     optimizer = torch.optim.AdamW(parts.parameters(), lr=PEAK_LR, betas=(0.9, 0.95), weight_decay=1e-4)
-    tensors, first = load_state(out / "decoder.safetensors")
-    if tensors:
-        parts.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-        restore_optimizer(optimizer, tensors)
+    first = resume(out / "decoder.safetensors", parts, optimizer)
     started = time.monotonic()
     for step in range(first, num_steps):
         video, weight = training_windows(1_000_000 + step, batch=BATCH, window=NUM_FRAMES)
@@ -50,18 +41,13 @@ def polish(out: Path, num_steps: int) -> None:
         # a little noise: the latents that a denoiser makes are not the encoder's to the last digit
         decoded = vae.decode(latents + POSTERIOR_NOISE * eps).sample
         loss, error = reconstruction_error(decoded, video, weight)
-        for group in optimizer.param_groups:
-            group["lr"] = cosine_lr(step, num_steps=num_steps, peak=PEAK_LR, num_warmup=20)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
-        optimizer.step()
+        lr = cosine_lr(step, num_steps=num_steps, peak=PEAK_LR, num_warmup=20)
+        descend(loss, parts, optimizer, lr=lr)
         if step % 25 == 0:
             pace = (time.monotonic() - started) / (step - first + 1)
             print(f"step {step} l1 {error:.4f} weighted {loss.item():.4f} {pace:.2f} s/step", flush=True)
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == num_steps:
-            state = {f"model.{k}": v for k, v in parts.state_dict().items()} | optimizer_tensors(optimizer)
-            save_state(out / "decoder.safetensors", state, step=step + 1)
+            save_training(out / "decoder.safetensors", parts, optimizer, step=step + 1)
     _replace(vae, out / "vae")
     if (out / "model").exists():
         _replace(vae.to(torch.float16), out / "model" / "vae")

@@ -55,3 +55,28 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch
             state.setdefault(int(index), {})[name] = value
     if state:
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def resume(path: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Puts the state of `save_training` back and returns the step to go on from; an absent file is a fresh start."""
+    tensors, step = load_state(path)
+    if tensors:
+        module.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+        restore_optimizer(optimizer, tensors)
+    return step
+
+
+def save_training(path: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, *, step: int) -> None:
+    """Writes a module, its optimizer and the number of steps that are done."""
+    state = {f"model.{k}": v for k, v in module.state_dict().items()} | optimizer_tensors(optimizer)
+    save_state(path, state, step=step)
+
+
+def descend(loss: torch.Tensor, module: torch.nn.Module, optimizer: torch.optim.Optimizer, *, lr: float) -> None:
+    """One step down a loss at a learning rate, the gradient's norm clipped to 1."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+    optimizer.step()

@@ -17,13 +17,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
 
-from densedpo.adapters.tiny.resumable import (
-    cosine_lr,
-    load_state,
-    optimizer_tensors,
-    restore_optimizer,
-    save_state,
-)
+from densedpo.adapters.tiny.resumable import cosine_lr, descend, resume, save_training
 from densedpo.core.seeds import derive_seed, generator, seeded_init
 from densedpo.world.render import NUM_FRAMES, render
 from densedpo.world.scene import BACKGROUNDS, draw_scene
@@ -108,10 +102,7 @@ def train(out: Path, num_steps: int, *, stop_after: int | None = None) -> None:
     out.mkdir(parents=True, exist_ok=True)
     vae = build_autoencoder()
     optimizer = torch.optim.AdamW(vae.parameters(), lr=PEAK_LR, betas=(0.9, 0.95), weight_decay=1e-4)
-    tensors, first = load_state(out / "autoencoder.safetensors")
-    if tensors:
-        vae.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-        restore_optimizer(optimizer, tensors)
+    first = resume(out / "autoencoder.safetensors", vae, optimizer)
     started = time.monotonic()
     for step in range(first, num_steps):
         _, batch, window = [row for row in WINDOWS if step >= row[0] * num_steps][-1]
@@ -121,18 +112,13 @@ def train(out: Path, num_steps: int, *, stop_after: int | None = None) -> None:
         decoded = vae.decode(posterior.mean + posterior.std * eps).sample
         reconstruction, error = reconstruction_error(decoded, video, weight)
         loss = reconstruction + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel()
-        for group in optimizer.param_groups:
-            group["lr"] = cosine_lr(step, num_steps=num_steps, peak=PEAK_LR, num_warmup=100)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
+        lr = cosine_lr(step, num_steps=num_steps, peak=PEAK_LR, num_warmup=100)
+        descend(loss, vae, optimizer, lr=lr)
         if step % 50 == 0:
             pace = (time.monotonic() - started) / (step - first + 1)
             print(f"step {step} l1 {error:.4f} weighted {reconstruction.item():.4f} {pace:.2f} s/step", flush=True)
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == num_steps:
-            state = {f"model.{k}": v for k, v in vae.state_dict().items()} | optimizer_tensors(optimizer)
-            save_state(out / "autoencoder.safetensors", state, step=step + 1)
+            save_training(out / "autoencoder.safetensors", vae, optimizer, step=step + 1)
         if step + 1 == stop_after:
             return
     vae.eval()
