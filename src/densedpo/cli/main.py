@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import importlib
 import logging
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Final, NoReturn, cast
 
 import typer
@@ -92,6 +94,7 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line and leaves with its exit code."""
     logging.basicConfig(level=logging.WARNING, format="densedpo: %(message)s")
     logging.getLogger("densedpo").setLevel(logging.INFO)
+    before = signal.signal(signal.SIGTERM, _stop)
     try:
         app(args=_verbosity_first(sys.argv[1:] if arguments is None else arguments), prog_name="densedpo")
     except BadInput as error:
@@ -103,7 +106,14 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
         if package not in _EXTRA_OF:
             raise
         _leave(f"this needs {package}; pip install 'densedpo[{_EXTRA_OF[package]}]'", 2)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     sys.exit(0)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """Ends a verb as a machine asks: every stage survives a cut anywhere; training catches the signal for itself."""
+    raise Interrupted(f"stopped by {signal.Signals(number).name}; run the same command again to go on")
 
 
 def _verbosity_first(arguments: Sequence[str]) -> list[str]:

@@ -12,6 +12,9 @@ from densedpo.cli import main
 from densedpo.core.workspace import append_jsonl, init_project, write_atomic, write_stamp
 
 VERB = '''
+import os
+import signal
+
 from densedpo.core.errors import BadInput, Interrupted
 
 def verb(how: str) -> None:
@@ -20,6 +23,8 @@ def verb(how: str) -> None:
         raise BadInput("row\\n3 holds \\x1b[31mred\\x1b[0m")
     if how == "cut":
         raise Interrupted("stopped at step 7; run again to go on")
+    if how == "terminate":
+        os.kill(os.getpid(), signal.SIGTERM)
     if how == "interrupt":
         raise KeyboardInterrupt
     if how == "missing":
@@ -52,6 +57,7 @@ def leave(*arguments: str) -> int:
         ("well", 0, ""),
         ("bad", 2, "densedpo: row\\n3 holds \\x1b[31mred\\x1b[0m\n"),
         ("cut", 75, "densedpo: stopped at step 7; run again to go on\n"),
+        ("terminate", 75, "densedpo: stopped by SIGTERM; run the same command again to go on\n"),
         ("interrupt", 130, ""),
         ("missing", 2, "densedpo: this needs matplotlib; pip install 'densedpo[report]'\n"),
     ],
