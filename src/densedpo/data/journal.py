@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import ClassVar
 from pydantic import ConfigDict
 
 from densedpo.core.files import append_jsonl, repair_jsonl
-from densedpo.core.records import Clip, from_row, to_row
+from densedpo.core.records import Clip, read_jsonl, to_row
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,14 +64,16 @@ class Journal:
     """The outcomes of a clips folder; the last one of a source counts."""
 
     def __init__(self, path: Path) -> None:
+        """Reads what is there; a torn last row is dropped.
+
+        Raises:
+            BadInput: another row is damaged; names file and row.
+        """
         self._path = path
         self._outcomes: dict[str, Outcome] = {}
         repair_jsonl(path)
         if path.exists():
-            for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-                if line:
-                    outcome = from_row(Outcome, json.loads(line), f"{path}:{number}")
-                    self._outcomes[outcome.id] = outcome
+            self._outcomes = {outcome.id: outcome for outcome in read_jsonl(path, Outcome)}
 
     @property
     def outcomes(self) -> Mapping[str, Outcome]:

@@ -21,7 +21,7 @@ from densedpo.data.clips import content_of, file_stem, split_of
 from densedpo.data.config import DataConfig, FilterConfig, LimitConfig
 from densedpo.data.decoding import decoder
 from densedpo.data.ingest import add_videos
-from densedpo.data.journal import Skipped
+from densedpo.data.journal import Journal, Outcome, Skipped
 
 MakeVideo = Callable[..., Path]
 MakeFrames = Callable[..., NDArray[np.uint8]]
@@ -128,6 +128,16 @@ def test_a_run_that_was_cut_goes_on_to_the_same_end(
     assert {name: data for name, data in written(project).items() if name != "journal.jsonl"} == {
         name: data for name, data in whole.items() if name != "journal.jsonl"
     }
+
+
+def test_a_damaged_row_of_the_journal_is_named(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    for name in ("first", "second", "third"):
+        journal.append(Outcome(id=name, key="", origin="here"))
+    rows = (tmp_path / "journal.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "journal.jsonl").write_text(rows[0] + rows[1][:9] + "\n" + rows[2])
+    with pytest.raises(BadInput, match=r"journal\.jsonl:2"):
+        Journal(tmp_path / "journal.jsonl")
 
 
 def test_more_videos_join_what_is_there(
