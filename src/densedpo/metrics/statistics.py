@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
@@ -26,9 +26,13 @@ Key: TypeAlias = tuple[str, int]
 
 Interval: TypeAlias = Literal["bca", "percentile"]
 
+Statistic: TypeAlias = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""From how often each unit was drawn (draw, unit) to the value of each draw (draw,); NaN where it is undefined."""
+
 NUM_DRAWS: Final = 2000
 LEVEL: Final = 0.95
 MIN_BOOTSTRAP: Final = 10  # prompts; fewer say too little about their own distribution
+MAX_UNDEFINED: Final = 0.05  # of the draws; leaving out more would make the interval too narrow
 MAX_CELLS: Final = 4_000_000  # of the matrix of draws held at once
 
 
@@ -36,8 +40,9 @@ MAX_CELLS: Final = 4_000_000  # of the matrix of draws held at once
 class Estimate:
     """A number that can be audited.
 
-    `n` counts prompts, `num_values` the clips (or pairs of clips) behind them, `num_excluded` the clips that had no
-    value. `low` and `high` are None where no interval exists: fewer than two prompts.
+    `n` counts the units that the interval is over, which are prompts unless `method` names another; `num_values` the
+    clips (or pairs of clips, or judgements) behind them, `num_excluded` those that had no value. `low` and `high` are
+    None where no interval exists: fewer than two units, or a reason that `method` gives.
     """
 
     value: float
@@ -56,12 +61,23 @@ class Estimate:
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PValue:
+    """A test's p-value, with what it was computed from."""
+
+    p: float
+    n: int
+    num_excluded: int
+    method: str
+
+
 def cluster_mean(
     values: Mapping[Key, float | None],
     *,
     seed: int,
     interval: Interval = "bca",
     num_draws: int = NUM_DRAWS,
+    level: float = LEVEL,
 ) -> Estimate | None:
     """The mean over prompts of the mean over seeds, with a bootstrap interval over prompts.
 
@@ -74,12 +90,11 @@ def cluster_mean(
     Raises:
         BadInput: a value is not finite.
     """
-    means = _prompt_means(values)
-    if not means:
+    array = prompt_means(values)
+    if not len(array):
         return None
-    array = np.array([means[prompt] for prompt in sorted(means)], dtype=np.float64)
     num_values = sum(value is not None for value in values.values())
-    bounds = _interval(array, interval=interval, num_draws=num_draws, seed=seed)
+    bounds = _interval(array, interval=interval, num_draws=num_draws, seed=seed, level=level)
     return Estimate(
         value=float(array.mean()),
         low=bounds.low,
@@ -89,6 +104,7 @@ def cluster_mean(
         num_excluded=len(values) - num_values,
         method=f"mean over prompts; {bounds.method}",
         seed=seed,
+        level=level,
     )
 
 
@@ -99,21 +115,49 @@ def paired_difference(
     seed: int,
     interval: Interval = "bca",
     num_draws: int = NUM_DRAWS,
+    level: float = LEVEL,
 ) -> Estimate | None:
     """The mean of other - base over the same prompts and seeds, with a bootstrap interval over prompts.
 
     Raises:
         BadInput: the two do not hold the same prompts and seeds, or a value is not finite.
     """
-    check_same_keys(base, other)
-    differences: dict[Key, float | None] = {}
-    for key, before in base.items():
-        after = other[key]
-        differences[key] = None if before is None or after is None else after - before
-    estimate = cluster_mean(differences, seed=seed, interval=interval, num_draws=num_draws)
+    estimate = cluster_mean(differences(base, other), seed=seed, interval=interval, num_draws=num_draws, level=level)
     if estimate is None:
         return None
     return replace(estimate, method=f"paired difference; {estimate.method}")
+
+
+def difference_p_value(base: Mapping[Key, float | None], other: Mapping[Key, float | None]) -> PValue | None:
+    """The two-sided p-value of no difference on the same prompts and seeds: Student's t over prompts.
+
+    Returns:
+        None with fewer than two prompts, or where all prompts differ by the same amount and t does not exist.
+
+    Raises:
+        BadInput: the two do not hold the same prompts and seeds, or a value is not finite.
+    """
+    own = differences(base, other)
+    means = prompt_means(own)
+    num_excluded = sum(value is None for value in own.values())
+    if len(means) < 2 or _all_equal(means):
+        return None
+    p = float(stats.ttest_1samp(means, 0.0).pvalue)
+    return PValue(p=p, n=len(means), num_excluded=num_excluded, method="two-sided t over prompts, paired")
+
+
+def differences(base: Mapping[Key, float | None], other: Mapping[Key, float | None]) -> dict[Key, float | None]:
+    """Other - base for each prompt and seed; None where either has no value.
+
+    Raises:
+        BadInput: the two do not hold the same prompts and seeds.
+    """
+    check_same_keys(base, other)
+    result: dict[Key, float | None] = {}
+    for key, before in base.items():
+        after = other[key]
+        result[key] = None if before is None or after is None else after - before
+    return result
 
 
 def check_same_keys(base: Mapping[Key, object], other: Mapping[Key, object]) -> None:
@@ -128,7 +172,12 @@ def check_same_keys(base: Mapping[Key, object], other: Mapping[Key, object]) -> 
     )
 
 
-def _prompt_means(values: Mapping[Key, float | None]) -> dict[str, float]:
+def prompt_means(values: Mapping[Key, float | None]) -> NDArray[np.float64]:
+    """The mean of each prompt over its seeds (prompt,), in the order of the prompts' ids; without prompts of no value.
+
+    Raises:
+        BadInput: a value is not finite.
+    """
     by_prompt: dict[str, list[float]] = {}
     for (prompt, number), value in values.items():
         if value is None:
@@ -138,36 +187,108 @@ def _prompt_means(values: Mapping[Key, float | None]) -> dict[str, float]:
                 f"the value of prompt {prompt} seed {number} is {value}; a value is a finite number or missing"
             )
         by_prompt.setdefault(prompt, []).append(value)
-    return {prompt: math.fsum(own) / len(own) for prompt, own in by_prompt.items()}
+    return np.array([math.fsum(by_prompt[prompt]) / len(by_prompt[prompt]) for prompt in sorted(by_prompt)])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Bounds:
+class Bounds:
+    """An interval and how it was found; both ends are None where there is none, and `method` says why."""
+
     low: float | None
     high: float | None
     method: str
 
 
-def _interval(means: NDArray[np.float64], *, interval: Interval, num_draws: int, seed: int) -> _Bounds:
+def resampled_bounds(
+    statistic: Statistic,
+    *,
+    num_units: int,
+    unit: str,
+    seed: int,
+    num_draws: int = NUM_DRAWS,
+    level: float = LEVEL,
+) -> Bounds:
+    """An interval for any statistic of whole units: an expanded percentile bootstrap, or with few units a jackknife t.
+
+    Args:
+        unit: what is drawn, in the plural, for the method's text: "prompts".
+    """
+    if num_units < 2:
+        return Bounds(low=None, high=None, method=f"no interval from fewer than two {unit}")
+    if num_units < MIN_BOOTSTRAP:
+        return _jackknife_bounds(statistic, num_units=num_units, unit=unit, level=level)
+    rng = generator(seed, "bootstrap", unit)
+    batch = max(1, MAX_CELLS // num_units)
+    parts = [
+        statistic(drawn_weights(rng, num_units=num_units, num_draws=min(batch, num_draws - start)))
+        for start in range(0, num_draws, batch)
+    ]
+    return percentile_bounds(np.concatenate(parts), num_units=num_units, unit=unit, level=level)
+
+
+def drawn_weights(rng: np.random.Generator, *, num_units: int, num_draws: int) -> NDArray[np.float64]:
+    """How often each unit comes up in each draw with replacement (draw, unit); rows sum to the number of units."""
+    drawn = rng.integers(num_units, size=(num_draws, num_units))  # several times quicker than rng.multinomial
+    cells = drawn + num_units * np.arange(num_draws)[:, None]
+    counts = np.bincount(cells.ravel(), minlength=num_draws * num_units)
+    return counts.reshape(num_draws, num_units).astype(np.float64)
+
+
+def percentile_bounds(draws: NDArray[np.float64], *, num_units: float, unit: str, level: float = LEVEL) -> Bounds:
+    """The expanded percentile interval of a statistic's bootstrap draws (draw,); NaN draws are left out and counted.
+
+    Args:
+        num_units: how many units were drawn from, which sets how far the level is expanded.
+    """
+    defined = draws[~np.isnan(draws)]
+    num_undefined = len(draws) - len(defined)
+    if num_undefined > MAX_UNDEFINED * len(draws):
+        return Bounds(
+            low=None, high=None, method=f"no interval: undefined in {num_undefined} of {len(draws)} draws of {unit}"
+        )
+    tail = (1 - _expanded_level(num_units, level)) / 2
+    low, high = np.quantile(defined, [tail, 1 - tail])
+    left_out = f", {num_undefined} undefined and left out" if num_undefined else ""
+    method = f"bootstrap over {unit}, expanded percentile, {len(draws)} draws{left_out}"
+    return Bounds(low=float(low), high=float(high), method=method)
+
+
+def _jackknife_bounds(statistic: Statistic, *, num_units: int, unit: str, level: float) -> Bounds:
+    value = float(statistic(np.ones((1, num_units)))[0])
+    without = statistic(1 - np.eye(num_units))
+    if not (math.isfinite(value) and np.isfinite(without).all()):
+        return Bounds(low=None, high=None, method=f"no interval: undefined without some of {num_units} {unit}")
+    error = math.sqrt((num_units - 1) / num_units * float(((without - without.mean()) ** 2).sum()))
+    half = float(stats.t.ppf((1 + level) / 2, df=num_units - 1)) * error
+    return Bounds(low=value - half, high=value + half, method=f"jackknife and Student's t over {unit}")
+
+
+def _all_equal(values: NDArray[np.float64]) -> bool:
+    return bool(np.ptp(values) <= 1e-12 * max(1.0, float(np.abs(values).max())))
+
+
+def _interval(means: NDArray[np.float64], *, interval: Interval, num_draws: int, seed: int, level: float) -> Bounds:
     n = len(means)
     if n < 2:
-        return _Bounds(low=None, high=None, method="no interval from one prompt")
+        return Bounds(low=None, high=None, method="no interval from one prompt")
     centre = float(means.mean())
     # equal values have no acceleration, for which scipy answers NaN; their interval is the point itself
-    if np.ptp(means) <= 1e-12 * max(1.0, float(np.abs(means).max())):
-        return _Bounds(low=centre, high=centre, method="all prompts have the same value")
+    if _all_equal(means):
+        return Bounds(low=centre, high=centre, method="all prompts have the same value")
     if n < MIN_BOOTSTRAP:
-        half = float(stats.t.ppf((1 + LEVEL) / 2, df=n - 1) * means.std(ddof=1)) / math.sqrt(n)
-        return _Bounds(low=centre - half, high=centre + half, method="Student's t over prompts")
-    low, high = _bootstrap(means, interval=interval, num_draws=num_draws, seed=seed)
+        half = float(stats.t.ppf((1 + level) / 2, df=n - 1) * means.std(ddof=1)) / math.sqrt(n)
+        return Bounds(low=centre - half, high=centre + half, method="Student's t over prompts")
+    low, high = _bootstrap(means, interval=interval, num_draws=num_draws, seed=seed, level=level)
     if not (math.isfinite(low) and math.isfinite(high)):  # BCa of data that are nearly all equal
         interval = "percentile"
-        low, high = _bootstrap(means, interval=interval, num_draws=num_draws, seed=seed)
+        low, high = _bootstrap(means, interval=interval, num_draws=num_draws, seed=seed, level=level)
     name = {"bca": "BCa", "percentile": "percentile"}[interval]
-    return _Bounds(low=low, high=high, method=f"bootstrap over prompts, expanded {name}, {num_draws} draws")
+    return Bounds(low=low, high=high, method=f"bootstrap over prompts, expanded {name}, {num_draws} draws")
 
 
-def _bootstrap(means: NDArray[np.float64], *, interval: Interval, num_draws: int, seed: int) -> tuple[float, float]:
+def _bootstrap(
+    means: NDArray[np.float64], *, interval: Interval, num_draws: int, seed: int, level: float
+) -> tuple[float, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # answered by NaN, which the caller handles
         result = stats.bootstrap(
@@ -175,14 +296,14 @@ def _bootstrap(means: NDArray[np.float64], *, interval: Interval, num_draws: int
             np.mean,
             n_resamples=num_draws,
             batch=max(1, MAX_CELLS // len(means)),
-            confidence_level=_expanded_level(len(means)),
+            confidence_level=_expanded_level(len(means), level),
             method={"bca": "BCa", "percentile": "percentile"}[interval],
             rng=generator(seed, "bootstrap"),
         )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
-def _expanded_level(n: int) -> float:
-    """The level at which a bootstrap interval over n values is as wide, to first order, as Student's t at LEVEL."""
-    quantile = stats.t.ppf((1 + LEVEL) / 2, df=n - 1) * math.sqrt(n / (n - 1))
+def _expanded_level(n: float, level: float) -> float:
+    """The level at which a bootstrap interval over n values is as wide, to first order, as Student's t at `level`."""
+    quantile = stats.t.ppf((1 + level) / 2, df=n - 1) * math.sqrt(n / (n - 1))
     return float(2 * stats.norm.cdf(quantile) - 1)

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from densedpo.core.errors import BadInput
-from densedpo.metrics.statistics import Interval, Key, cluster_mean, paired_difference
+from densedpo.metrics.statistics import (
+    Interval,
+    Key,
+    cluster_mean,
+    difference_p_value,
+    paired_difference,
+    percentile_bounds,
+    resampled_bounds,
+)
 
 
 def keyed(table: list[list[float | None]]) -> dict[Key, float | None]:
@@ -104,3 +112,38 @@ def test_mismatched_sets_are_refused_by_name() -> None:
 def test_a_value_that_is_not_finite_is_refused() -> None:
     with pytest.raises(BadInput, match="prompt p000 seed 0 is nan"):
         cluster_mean(keyed([[float("nan")], [1.0]]), seed=0)
+
+
+def test_a_lower_level_is_narrower_and_recorded() -> None:
+    values = keyed([[float(v)] for v in np.random.default_rng(5).standard_normal(60)])
+    wide, narrow = cluster_mean(values, seed=0), cluster_mean(values, seed=0, level=0.9)
+    assert wide is not None and wide.low is not None and narrow is not None and narrow.low is not None
+    assert wide.low < narrow.low
+    assert (wide.level, narrow.level) == (0.95, 0.9)
+
+
+def test_p_value_of_a_difference_by_hand() -> None:
+    """Differences 1, 2, 3: t = 2 / (1 / sqrt(3)) = 3.4641 with 2 degrees of freedom, p = 1 - 3.4641 / sqrt(14)."""
+    found = difference_p_value(keyed([[0.0], [0.0], [0.0], [None]]), keyed([[1.0], [2.0], [3.0], [4.0]]))
+    assert found is not None
+    assert found.p == pytest.approx(1 - 3.46410161514 / np.sqrt(14), abs=1e-9)
+    assert (found.n, found.num_excluded) == (3, 1)
+    assert difference_p_value(keyed([[1.0], [1.0]]), keyed([[2.0], [2.0]])) is None
+
+
+def test_few_units_of_a_ratio_get_the_jackknife() -> None:
+    """The mean of 1, 2, 3 as a statistic: the jackknife's error is that of the mean, so the interval is Student's t."""
+    values = np.array([1.0, 2.0, 3.0])
+    bounds = resampled_bounds(lambda w: w @ values / w.sum(axis=1), num_units=3, unit="prompts", seed=0)
+    assert bounds.high == pytest.approx(2 + 2.4842, abs=1e-4)
+    assert "jackknife" in bounds.method
+
+
+def test_undefined_draws_are_told_and_many_leave_no_interval() -> None:
+    draws = np.random.default_rng(0).standard_normal(1000)
+    draws[:20] = np.nan
+    bounds = percentile_bounds(draws, num_units=50, unit="prompts")
+    assert bounds.low is not None and "20 undefined" in bounds.method
+    draws[:100] = np.nan
+    bounds = percentile_bounds(draws, num_units=50, unit="prompts")
+    assert bounds.low is None and "100 of 1000" in bounds.method
