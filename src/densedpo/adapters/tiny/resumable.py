@@ -1,9 +1,11 @@
-"""What both recipes of the shipped model share: a cosine schedule and a state file that survives kill -9."""
+"""What the recipes of the shipped model share: the descent, and a state file that survives kill -9."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -57,26 +59,65 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def resume(path: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Puts the state of `save_training` back and returns the step to go on from; an absent file is a fresh start."""
-    tensors, step = load_state(path)
-    if tensors:
-        module.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-        restore_optimizer(optimizer, tensors)
-    return step
+class Descent:
+    """Muon for hidden weights, each seen as a matrix [out, everything else], and AdamW for the rest, at one rate.
+
+    Muon's update is scaled to AdamW's root mean square, so that both can share the schedule.
+
+    Args:
+        hidden: says by name and tensor which parameters Muon takes.
+    """
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        *,
+        hidden: Callable[[str, torch.nn.Parameter], bool],
+        peak: float,
+        num_steps: int,
+        num_warmup: int,
+        floor: float = 0.02,
+    ) -> None:
+        self.module = module
+        self.schedule = partial(cosine_lr, num_steps=num_steps, peak=peak, num_warmup=num_warmup, floor=floor)
+        named = dict(module.named_parameters())
+        # a view shares the parameter's memory: Muon takes matrices only, and convolutions are not
+        self.views = [(p, torch.nn.Parameter(p.data.view(len(p), -1))) for k, p in named.items() if hidden(k, p)]
+        others = [p for k, p in named.items() if not hidden(k, p)]
+        matrices = [view for _, view in self.views]
+        self.optimizers = {
+            "muon": torch.optim.Muon(matrices, lr=peak, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+            "adamw": torch.optim.AdamW(others, lr=peak, betas=(0.9, 0.99), weight_decay=0.0),
+        }
+
+    def step(self, loss: torch.Tensor, step: int) -> None:
+        """One step down a loss, the gradient's norm clipped to 1."""
+        self.module.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
+        for parameter, view in self.views:
+            view.grad = None if parameter.grad is None else parameter.grad.view_as(view)
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = self.schedule(step)
+            optimizer.step()
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The module and both optimizers as flat tensors."""
+        tensors = {f"model.{k}": v for k, v in self.module.state_dict().items()}
+        for name, optimizer in self.optimizers.items():
+            tensors |= {f"{name}.{k}": v for k, v in optimizer_tensors(optimizer).items()}
+        return tensors
+
+    def restore(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Puts `state` back; an empty state is a fresh start."""
+        if not tensors:
+            return
+        self.module.load_state_dict(below(tensors, "model"))
+        for name, optimizer in self.optimizers.items():
+            restore_optimizer(optimizer, below(tensors, name))
 
 
-def save_training(path: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, *, step: int) -> None:
-    """Writes a module, its optimizer and the number of steps that are done."""
-    state = {f"model.{k}": v for k, v in module.state_dict().items()} | optimizer_tensors(optimizer)
-    save_state(path, state, step=step)
-
-
-def descend(loss: torch.Tensor, module: torch.nn.Module, optimizer: torch.optim.Optimizer, *, lr: float) -> None:
-    """One step down a loss at a learning rate, the gradient's norm clipped to 1."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-    optimizer.step()
+def below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors whose key begins with `prefix.`, without it."""
+    return {k.removeprefix(f"{prefix}."): v for k, v in tensors.items() if k.startswith(f"{prefix}.")}

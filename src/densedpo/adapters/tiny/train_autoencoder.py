@@ -1,6 +1,6 @@
 """The committed recipe for the shipped model's autoencoder: an `AutoencoderKLWan` of 0.67M parameters.
 
-    python -m densedpo.adapters.tiny.train_autoencoder --out build/tiny --steps 3000
+    python -m densedpo.adapters.tiny.train_autoencoder --out build/tiny --steps 2000
 
 It learns windows of rendered training scenes by a weighted L1 and L2 loss with a light KL term. Interrupted, it goes on
 from the last state. At the end it measures mean and scale of the latents per channel and stores them in the config, so
@@ -17,20 +17,19 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
 
-from densedpo.adapters.tiny.resumable import cosine_lr, descend, resume, save_training
+from densedpo.adapters.tiny.resumable import Descent, load_state, save_state
 from densedpo.core.seeds import derive_seed, generator, seeded_init
 from densedpo.world.render import NUM_FRAMES, render
 from densedpo.world.scene import BACKGROUNDS, draw_scene
 
 LATENT_CHANNELS = 16
 SAVE_EVERY = 250
-PEAK_LR = 8e-4  # 2e-3 trains too, but its noise hides edges until the schedule ends
+PEAK_LR = 1e-2
 KL_WEIGHT = 1e-5
 INITIAL_LOG_VARIANCE = -5.0  # at the default of 0 the posterior's noise drowns the signal for the first thousand steps
-POSTERIOR_NOISE = 0.08  # standard deviation of the posterior at the start, exp(-5 / 2)
 # share of the run after which a step sees (clips, frames): short windows show more scenes a second, but what the causal
 # cache carries past the second latent is only learned from longer ones (a 5-frame run is noise from frame 9 on)
-WINDOWS = ((0.0, 8, 5), (0.4, 3, 13), (0.63, 1, 33))
+WINDOWS = ((0.0, 8, 5), (0.15, 4, 13), (0.25, 4, 33))
 
 
 def build_autoencoder(seed: int = 0) -> AutoencoderKLWan:
@@ -54,6 +53,11 @@ def build_autoencoder(seed: int = 0) -> AutoencoderKLWan:
         vae.quant_conv.bias[LATENT_CHANNELS:] = INITIAL_LOG_VARIANCE
         vae.quant_conv.weight[LATENT_CHANNELS:] *= 0.1
     return vae
+
+
+def is_convolution(_: str, parameter: torch.nn.Parameter) -> bool:
+    """Weights of convolutions; the norms' gains have as many axes, all but the first of length one."""
+    return parameter.ndim >= 4 and parameter[0].numel() > 1
 
 
 def training_windows(step: int, *, batch: int, window: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -101,8 +105,9 @@ def train(out: Path, num_steps: int, *, stop_after: int | None = None) -> None:
     """
     out.mkdir(parents=True, exist_ok=True)
     vae = build_autoencoder()
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=PEAK_LR, betas=(0.9, 0.95), weight_decay=1e-4)
-    first = resume(out / "autoencoder.safetensors", vae, optimizer)
+    descent = Descent(vae, hidden=is_convolution, peak=PEAK_LR, num_steps=num_steps, num_warmup=50)
+    tensors, first = load_state(out / "autoencoder.safetensors")
+    descent.restore(tensors)
     started = time.monotonic()
     for step in range(first, num_steps):
         _, batch, window = [row for row in WINDOWS if step >= row[0] * num_steps][-1]
@@ -112,13 +117,12 @@ def train(out: Path, num_steps: int, *, stop_after: int | None = None) -> None:
         decoded = vae.decode(posterior.mean + posterior.std * eps).sample
         reconstruction, error = reconstruction_error(decoded, video, weight)
         loss = reconstruction + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel()
-        lr = cosine_lr(step, num_steps=num_steps, peak=PEAK_LR, num_warmup=100)
-        descend(loss, vae, optimizer, lr=lr)
+        descent.step(loss, step)
         if step % 50 == 0:
             pace = (time.monotonic() - started) / (step - first + 1)
             print(f"step {step} l1 {error:.4f} weighted {reconstruction.item():.4f} {pace:.2f} s/step", flush=True)
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == num_steps:
-            save_training(out / "autoencoder.safetensors", vae, optimizer, step=step + 1)
+            save_state(out / "autoencoder.safetensors", descent.state(), step=step + 1)
         if step + 1 == stop_after:
             return
     vae.eval()
@@ -130,6 +134,6 @@ def train(out: Path, num_steps: int, *, stop_after: int | None = None) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=2000)
     arguments = parser.parse_args()
     train(arguments.out, arguments.steps)
