@@ -72,7 +72,7 @@ class Pair:
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     id: str
-    kind: Literal["guided", "independent"]
+    kind: Literal["guided", "independent", "arena"]
     prompt_id: str
     clip_id: str | None
     caption: str
@@ -123,7 +123,7 @@ class Preference:
     """What the judgements of one pair add up to: a label for each segment, +1 where `a` is better, -1 where `b` is.
 
     Raises:
-        BadInput: labels or confidences that are not one for each range, or a label that is not -1, 0 or 1.
+        BadInput: labels, confidences or answers that are not one for each range, or a label that is not -1, 0 or 1.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -135,12 +135,15 @@ class Preference:
     confidence: tuple[float, ...] | None = None
     clip_label: int
     num_judgements: int
+    answered: tuple[bool, ...] | None = None  # a label 0 is a tie where answered, else no label; None: all were
 
     def __post_init__(self) -> None:
         if len(self.labels) != len(self.ranges):
             raise BadInput(f"{len(self.labels)} labels for {len(self.ranges)} ranges")
         if self.confidence is not None and len(self.confidence) != len(self.ranges):
             raise BadInput(f"{len(self.confidence)} confidences for {len(self.ranges)} ranges")
+        if self.answered is not None and len(self.answered) != len(self.ranges):
+            raise BadInput(f"{len(self.answered)} values of answered for {len(self.ranges)} ranges")
         if not {*self.labels, self.clip_label} <= {-1, 0, 1}:
             raise BadInput(f"labels are -1, 0 or 1, not {min({*self.labels, self.clip_label} - {-1, 0, 1})}")
 

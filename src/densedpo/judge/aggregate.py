@@ -41,7 +41,8 @@ def latest(judgements: Iterable[Judgement]) -> tuple[Judgement, ...]:
 def aggregate(pair: Pair, segments: Sequence[Range], judgements: Iterable[Judgement]) -> Preference | None:
     """The preference that the answers about one pair add up to.
 
-    A segment's label is the answer of more than half of those who answered it, else a tie; one nobody answered is 0.
+    A segment's label is the answer of more than half of those who answered it, else a tie; one nobody answered is 0
+    and `answered` says so.
     The clip's label is decided in the same way where it was asked for, else by which clip wins more segments. A pair
     that was only judged as a whole has one range, the whole clip.
 
@@ -75,6 +76,7 @@ def aggregate(pair: Pair, segments: Sequence[Range], judgements: Iterable[Judgem
         confidence=_confidences([by_range[range_] for range_ in ranges], labels),
         clip_label=_majority(whole) if whole else _sign(sum(labels)),
         num_judgements=len(votes),
+        answered=_answered([by_range[range_] for range_ in ranges]),
     )
 
 
@@ -128,6 +130,12 @@ def _majority(votes: Sequence[Judgement]) -> int:
         if 2 * answers.count(side) > len(answers):
             return _SIGN[side]
     return 0
+
+
+def _answered(votes: Sequence[Sequence[Judgement]]) -> tuple[bool, ...] | None:
+    """Which ranges anybody answered; None where all were."""
+    known = tuple(bool(answers) for answers in votes)
+    return None if all(known) else known
 
 
 def _confidences(votes: Sequence[Sequence[Judgement]], labels: Sequence[int]) -> tuple[float, ...] | None:

@@ -47,6 +47,7 @@ class LabelRow:
     clip_label: Label | None = None
     split: str | None = None
     num_judgements: int | None = None
+    answered: tuple[bool, ...] | None = None
 
 
 def import_labels(
@@ -138,7 +139,7 @@ def _from_labels(row: LabelRow, pairs: PairSet, segment_seconds: float, annotato
             f"{where}: key 'ranges': these are not the segments of pair {pair.id} at {segment_seconds:g} s; "
             "--set segment_seconds as it was judged with"
         )
-    for key, values in (("labels", row.labels), ("confidence", row.confidence)):
+    for key, values in (("labels", row.labels), ("confidence", row.confidence), ("answered", row.answered)):
         if values is not None and len(values) != len(ranges):
             raise BadInput(
                 f"{where}: key {key!r}: {len(values)} values for the {len(ranges)} segments of pair {pair.id} "
@@ -149,6 +150,8 @@ def _from_labels(row: LabelRow, pairs: PairSet, segment_seconds: float, annotato
     found = []
     for index, (range_, label, sure) in enumerate(zip(ranges, row.labels, confidence, strict=True)):
         _check_confidence(sure, where)
+        if row.answered is not None and not row.answered[index]:
+            continue
         segment = None if ranges == whole else index
         found.append(_imported(pair, pairs, named, segment=segment, range_=range_, label=label, confidence=sure))
     total = sum(row.labels)

@@ -99,6 +99,7 @@ def test_a_repeated_id_is_refused(tmp_path: Path) -> None:
         ({"labels": [1, 0.5]}, "'labels.1'"),
         ({"confidence": [1.0]}, "1 confidences for 2 ranges"),
         ({"clip_label": -2}, "not -2"),
+        ({"answered": [True]}, "1 values of answered for 2 ranges"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(change: dict[str, object], message: str) -> None:

@@ -110,7 +110,7 @@ def test_a_later_answer_replaces_and_a_skip_takes_back(
     assert aggregate(new_pair(), SEGMENTS, [first, second, new_judgement(answer="skip")]) is None
 
 
-def test_unanswered_segments_are_ties_and_the_clip_goes_to_who_wins_more(
+def test_unanswered_segments_are_no_ties_and_the_clip_goes_to_who_wins_more(
     new_pair: Callable[..., Pair], new_judgement: Callable[..., Judgement]
 ) -> None:
     rows = [
@@ -118,8 +118,19 @@ def test_unanswered_segments_are_ties_and_the_clip_goes_to_who_wins_more(
         for i, answer in ((0, "b"), (1, "b"), (3, "a"))
     ]
     assert aggregate(new_pair(split="validation"), SEGMENTS, rows) == Preference(
-        pair_id="p0", split="validation", ranges=SEGMENTS, labels=(-1, -1, 0, 1), clip_label=-1, num_judgements=3
-    )
+        pair_id="p0", split="validation", ranges=SEGMENTS, labels=(-1, -1, 0, 1), clip_label=-1, num_judgements=3,
+        answered=(True, True, False, True),
+    )  # fmt: skip
+
+
+def test_a_tie_is_an_answer(new_pair: Callable[..., Pair], new_judgement: Callable[..., Judgement]) -> None:
+    rows = [
+        new_judgement(segment=i, start_frame=start, stop_frame=stop, answer="tie" if i else "b")
+        for i, (start, stop) in enumerate(SEGMENTS)
+    ]
+    preference = aggregate(new_pair(), SEGMENTS, rows)
+    assert preference is not None
+    assert (preference.labels, preference.answered) == ((-1, 0, 0, 0), None)
 
 
 def test_an_answer_about_the_whole_clip_decides_the_clip_label(

@@ -58,6 +58,15 @@ def test_label_rows_become_judgements_and_preferences(
     assert preferences.header.annotators == ("eve", "labels")  # the file's name where a row does not say
 
 
+def test_what_nobody_answered_is_not_brought_in_as_a_tie(
+    bring_in: Callable[..., Appended], pairs: PairSet, store: LabelStore
+) -> None:
+    answered = [True, False, True, False]
+    assert bring_in({"pair_id": "p0", "labels": [1, 0, 0, 0], "answered": answered}).num_new == 2
+    (preference,) = collect(pairs, store, segment_seconds=1.0).rows
+    assert (preference.labels, preference.answered) == ((1, 0, 0, 0), tuple(answered))
+
+
 def test_clip_labels_confidences_and_whole_clips_survive(
     bring_in: Callable[..., Appended], pairs: PairSet, store: LabelStore
 ) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from densedpo.adapters.base import Geometry
 from densedpo.core.errors import BadInput
-from densedpo.core.records import Pair
-from densedpo.core.workspace import Project
+from densedpo.core.records import Clip, Pair, read_jsonl
+from densedpo.core.workspace import Project, init_project
+from densedpo.data.config import DataConfig, WorldConfig
+from densedpo.data.world import add_world
 from densedpo.judge.pairset import ranges_of
 from densedpo.judge.protocol import PairClips
 from densedpo.judge.reference import RealClips, ReferenceConfig, ReferenceJudge, similarity
@@ -64,6 +68,25 @@ def test_the_closer_clip_wins_where_they_differ(
     found = judge.judge(PairClips(pair=pair, a=faulty, b=clean), ranges_of(pair, 1.0))
     assert [answer.answer for answer in found] == ["tie", "tie", "b", "b"]
     assert found[3].score_b == pytest.approx(1.0, abs=0.02)
+
+
+def test_clips_of_the_world_are_compared_with_as_well(tmp_path: Path, new_pair: NewPair) -> None:
+    """As `data add --world` leaves them; a guided pair names its clip."""
+    geometry = Geometry(
+        num_frames=33, height=64, width=64, fps=8.0, temporal_stride=4, spatial_stride=8, latent_channels=16,
+        max_sequence_length=24,
+    )  # fmt: skip
+    project = init_project(tmp_path / "project")
+    add_world(project, geometry=geometry, config=DataConfig(world=WorldConfig(num_clips=1)))
+    (clip,) = read_jsonl(project.clips / "clips.jsonl", Clip)
+    real_clips = RealClips.of(project.clips)
+    frames = real_clips.frames(clip.id)
+    worse = frames.copy()
+    worse[17:] = np.roll(worse[17:], 5, axis=2)
+    judge, pair = ReferenceJudge(ReferenceConfig(), real_clips), new_pair(clip_id=clip.id)
+    judge.check(pair)
+    found = judge.judge(PairClips(pair=pair, a=worse, b=frames), ranges_of(pair, 1.0))
+    assert [answer.answer for answer in found] == ["tie", "tie", "b", "b"]
 
 
 def test_independent_pairs_without_a_clip_are_refused(fresh_project: Project, new_pair: NewPair) -> None:
