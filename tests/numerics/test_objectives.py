@@ -14,6 +14,8 @@ from densedpo.learn.objectives import (
     dense_dpo,
     dense_dpo_summed,
     dense_dpo_summed_weight,
+    dense_dpo_ties,
+    dense_dpo_ties_weight,
     dense_dpo_weight,
     dpo,
     dpo_weight,
@@ -106,6 +108,24 @@ def test_dense_dpo_summed_by_hand():
     assert output.metrics.lose_gap.item() == pytest.approx(0.15)
 
 
+def test_dense_dpo_ties_by_hand():
+    """beta = 10, nu = 3: u = 2 and 1 where there is a winner, and 5 * .7 = 3.5 up to its sign on the tie.
+
+    loss = l(2 - log 3) + l(1 - log 3) + [l(3.5 - log 3) + l(-3.5 - log 3) - log 8] with l(u) = log(1 + e^-u); weight 3.
+    The metrics leave the tie out: they are those of dense_dpo.
+    """
+    errors, field = by_hand()
+    output = dense_dpo_ties(errors, field, beta=10.0, nu=3.0)
+    shift = math.log(3)
+    tie = log1p_exp(3.5 - shift) + log1p_exp(-3.5 - shift) - math.log(8)
+    assert output.loss.item() == pytest.approx(log1p_exp(2 - shift) + log1p_exp(1 - shift) + tie, abs=1e-12)
+    assert output.weight.item() == 3
+    expected = dense_dpo(errors, field, beta=10.0).metrics
+    for name in ("accuracy", "margin", "win_gap", "lose_gap", "loser_dominant", "weight"):
+        assert torch.equal(getattr(output.metrics, name), getattr(expected, name))
+    assert expected.weight.item() == 2
+
+
 def test_dpo_by_hand():
     """beta = 6, a better: mean of d_a - d_b = .5/3, u = -3 * .5/3 = -.5, so the ranking is wrong.
 
@@ -180,6 +200,38 @@ def test_dense_dpo_equals_its_numpy_twin(seed: int):
     np.testing.assert_allclose(output.weight.numpy(), total, rtol=1e-12)
 
 
+def numpy_ties(errors: PairErrors, field, beta, nu, judged, weight) -> tuple[np.ndarray, np.ndarray]:
+    """Cell by cell, from the chances of Rao and Kupper for clips of strengths pi_a and pi_b."""
+    pa, pb, ra, rb = (getattr(errors, name).numpy() for name in NAMES)
+    loss, total = np.zeros(len(pa)), np.zeros(len(pa))
+    for at in np.ndindex(pa.shape):
+        if not errors.valid[at] or (field[at] == 0 and not judged[at]):
+            continue
+        pi_a, pi_b = np.exp(-beta / 2 * (pa[at] - ra[at])), np.exp(-beta / 2 * (pb[at] - rb[at]))
+        chance = {
+            1: pi_a / (pi_a + nu * pi_b),
+            -1: pi_b / (pi_b + nu * pi_a),
+            0: (nu**2 - 1) * pi_a * pi_b / ((pi_a + nu * pi_b) * (pi_b + nu * pi_a)),
+        }
+        assert sum(chance.values()) == pytest.approx(1, abs=1e-12)
+        loss[at[0]] -= weight[at] * np.log(chance[int(field[at])])
+        total[at[0]] += weight[at]
+    return loss, total
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_dense_dpo_ties_equals_its_numpy_twin(seed: int):
+    rng = np.random.default_rng(100 + seed)
+    valid, judged = (torch.from_numpy(rng.uniform(size=SHAPE) < 0.8) for _ in range(2))
+    errors, field = random_errors(seed=seed, valid=valid), random_field(seed=seed)
+    weight = rng.uniform(0, 3, size=SHAPE)
+    nu = 1.0 + float(rng.uniform(0.1, 4))
+    output = dense_dpo_ties(errors, field, beta=7.0, nu=nu, judged=judged, cell_weight=torch.from_numpy(weight))
+    loss, total = numpy_ties(errors, field.numpy(), 7.0, nu, judged, weight)
+    np.testing.assert_allclose(output.loss.numpy(), loss, rtol=1e-10)
+    np.testing.assert_allclose(output.weight.numpy(), total, rtol=1e-12)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_the_clip_losses_equal_their_numpy_twin(seed: int):
     valid = torch.from_numpy(np.random.default_rng(100 + seed).uniform(size=SHAPE) < 0.8)
@@ -203,24 +255,66 @@ def all_objectives(errors: PairErrors, field: torch.Tensor, beta: float = 5.0) -
     return {
         "dense_dpo": dense_dpo(errors, field, beta=beta),
         "dense_dpo_summed": dense_dpo_summed(errors, field, beta=beta),
+        "dense_dpo_ties": dense_dpo_ties(errors, field, beta=beta, nu=3.0),
         "dpo": dpo(errors, field[:, 0, 0, 0], beta=beta),
     }
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_policy_equal_to_reference_gives_log_2(dtype: torch.dtype):
-    errors = random_errors(dtype=dtype)
-    same = PairErrors(
+    for name, output in all_objectives(unmoved(random_errors(dtype=dtype)), random_field()).items():
+        if name != "dense_dpo_ties":
+            assert output.loss.sum().item() / output.weight.sum().item() == pytest.approx(math.log(2), abs=1e-7)
+        ranked = output.metrics.weight > 0
+        assert (output.metrics.accuracy[ranked] == 0.5).all()
+
+
+def unmoved(errors: PairErrors) -> PairErrors:
+    """The same with the policy as the reference."""
+    return PairErrors(
         policy_a=errors.policy_a,
         policy_b=errors.policy_b,
-        reference_a=errors.policy_a,
-        reference_b=errors.policy_b,
+        reference_a=errors.policy_a.detach(),
+        reference_b=errors.policy_b.detach(),
         valid=errors.valid,
     )
-    for output in all_objectives(same, random_field()).values():
-        assert output.loss.sum().item() / output.weight.sum().item() == pytest.approx(math.log(2), abs=1e-7)
-        labelled = output.weight > 0
-        assert (output.metrics.accuracy[labelled] == 0.5).all()
+
+
+def test_policy_equal_to_reference_gives_ties_their_chance_at_equal_strength():
+    """At u = 0 and nu = 3: a win has 1/(1 + nu) = 1/4, a tie (nu - 1)/(nu + 1) = 1/2."""
+    field = random_field()
+    output = dense_dpo_ties(unmoved(random_errors()), field, beta=5.0, nu=3.0)
+    num_won, num_tied = int((field != 0).sum()), int((field == 0).sum())
+    assert output.loss.sum().item() == pytest.approx(num_won * math.log(4) + num_tied * math.log(2), abs=1e-10)
+    assert output.weight.sum().item() == num_won + num_tied
+
+
+def test_without_ties_a_threshold_of_nearly_1_is_dense_dpo():
+    errors, field = random_errors(), torch.ones(SHAPE, dtype=torch.int8)
+    ties, plain = dense_dpo_ties(errors, field, beta=5.0, nu=1 + 1e-13), dense_dpo(errors, field, beta=5.0)
+    torch.testing.assert_close(ties.loss, plain.loss, rtol=1e-10, atol=0)
+    assert torch.equal(ties.weight, plain.weight)
+
+
+def test_a_tie_pulls_its_margin_to_0():
+    """Where a's error fell more than b's, the gradient raises a's again; where nothing moved, there is none."""
+    errors = requiring_grad(random_errors())
+    field = torch.zeros(SHAPE, dtype=torch.int8)
+    dense_dpo_ties(errors, field, beta=5.0, nu=3.0).loss.sum().backward()
+    difference = (errors.policy_a - errors.reference_a) - (errors.policy_b - errors.reference_b)
+    assert (errors.policy_a.grad * difference.detach() > 0).all()
+    torch.testing.assert_close(errors.policy_b.grad, -errors.policy_a.grad)
+    level = requiring_grad(random_errors())
+    dense_dpo_ties(unmoved(level), field, beta=5.0, nu=3.0).loss.sum().backward()
+    assert level.policy_a.grad.abs().max() < 1e-15
+
+
+def test_what_nobody_judged_carries_no_loss():
+    errors, field = requiring_grad(random_errors()), random_field()
+    output = dense_dpo_ties(errors, field, beta=5.0, nu=3.0, judged=field != 0)
+    output.loss.sum().backward()
+    assert (errors.policy_a.grad[field == 0] == 0).all()
+    assert torch.equal(output.weight, dense_dpo(random_errors(), field, beta=5.0).weight)
 
 
 def test_bfloat16_errors_are_computed_in_float32():
@@ -269,7 +363,7 @@ def test_a_batch_of_ties_gives_0_and_moves_nothing():
         assert (errors.policy_b.grad == 0).all()
 
 
-@pytest.mark.parametrize("name", ["dense_dpo", "dense_dpo_summed", "dpo"])
+@pytest.mark.parametrize("name", ["dense_dpo", "dense_dpo_summed", "dense_dpo_ties", "dpo"])
 def test_what_is_in_invalid_cells_changes_nothing(name: str):
     valid = torch.ones(SHAPE, dtype=torch.bool)
     valid[:, 5:] = False
@@ -324,9 +418,10 @@ def test_a_label_spread_over_a_frame_is_the_label_of_the_frame():
     errors, field = random_errors(SPACE), random_field((3, 4, 1, 1))
     means = {name: getattr(errors, name).mean((2, 3), keepdim=True) for name in NAMES}
     frames = PairErrors(**means, valid=torch.ones(3, 4, 1, 1, dtype=torch.bool))
-    spread, whole = dense_dpo(errors, field.expand(SPACE), beta=5.0), dense_dpo(frames, field, beta=5.0)
-    torch.testing.assert_close(spread.loss, whole.loss, rtol=1e-12, atol=0)
-    assert torch.equal(spread.weight, whole.weight)
+    for name in ("dense_dpo", "dense_dpo_ties"):
+        spread, whole = all_objectives(errors, field.expand(SPACE))[name], all_objectives(frames, field)[name]
+        torch.testing.assert_close(spread.loss, whole.loss, rtol=1e-12, atol=0)
+        assert torch.equal(spread.weight, whole.weight)
 
 
 def test_the_weights_are_known_from_labels_alone():
@@ -336,6 +431,10 @@ def test_the_weights_are_known_from_labels_alone():
     sign = torch.tensor([1, 0, -1])
     dense = dense_dpo(errors, field, beta=1.0, cell_weight=weight)
     torch.testing.assert_close(dense_dpo_weight(field, valid, weight).double(), dense.weight, rtol=1e-6, atol=0)
+    judged = torch.from_numpy(np.random.default_rng(6).uniform(size=SPACE) < 0.5)
+    ties = dense_dpo_ties(errors, field, beta=1.0, nu=2.0, judged=judged, cell_weight=weight)
+    known = dense_dpo_ties_weight(field, valid, judged, weight)
+    torch.testing.assert_close(known.double(), ties.weight, rtol=1e-6, atol=0)
     assert torch.equal(dense_dpo_summed_weight(field, valid).double(), dense_dpo_summed(errors, field, beta=1.0).weight)
     assert torch.equal(dpo_weight(sign, valid).double(), dpo(errors, sign, beta=1.0).weight)
 
@@ -343,20 +442,13 @@ def test_the_weights_are_known_from_labels_alone():
 def test_a_confidence_of_one_half_pulls_back_to_the_reference():
     """p = 1/2 has its minimum at u = 0, where the loss is log 2 and the gradient 0."""
     errors = requiring_grad(random_errors())
-    level = PairErrors(
-        policy_a=errors.policy_a,
-        policy_b=errors.policy_b,
-        reference_a=errors.policy_a.detach(),
-        reference_b=errors.policy_b.detach(),
-        valid=errors.valid,
-    )
     half = torch.full(SHAPE, 0.5, dtype=torch.float64)
-    dense_dpo(level, random_field(), beta=5.0, confidence=half).loss.sum().backward()
+    dense_dpo(unmoved(errors), random_field(), beta=5.0, confidence=half).loss.sum().backward()
     assert errors.policy_a.grad.abs().max() < 1e-15
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 1, 1), (2, 2, 2, 2)])
-@pytest.mark.parametrize("name", ["dense_dpo", "dense_dpo_summed", "dpo"])
+@pytest.mark.parametrize("name", ["dense_dpo", "dense_dpo_summed", "dense_dpo_ties", "dpo"])
 def test_gradients_by_finite_differences(name: str, shape):
     errors, field = random_errors(shape), random_field(shape, seed=2)
     valid = torch.ones(shape, dtype=torch.bool)
@@ -400,6 +492,8 @@ def test_what_does_not_fit_is_refused():
         dense_dpo_summed(errors, field * 2, beta=1.0)
     with pytest.raises(ValueError, match="beta must be above 0, got -1"):
         dense_dpo(errors, field, beta=-1.0)
+    with pytest.raises(ValueError, match="nu must be above 1, got 1"):
+        dense_dpo_ties(errors, field, beta=1.0, nu=1.0)
     with pytest.raises(ValueError, match="sign has shape"):
         dpo(errors, torch.ones(2, dtype=torch.int8), beta=1.0)
     with pytest.raises(ValueError, match="a sign is -1, 0 or"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,15 @@ from densedpo.learn.watch.track import MetricsLog, read_metrics, summarise
 
 
 def outcome(t: list[float], weight: list[float], accuracy: list[float], loser: list[float]) -> Outcome:
-    zeros = torch.zeros(len(t))
+    zeros, weights = torch.zeros(len(t)), torch.tensor(weight, dtype=torch.float32)
     metrics = PairMetrics(
         accuracy=torch.tensor(accuracy, dtype=torch.float32),
         margin=zeros + 2,
         win_gap=zeros - 0.5,
         lose_gap=zeros + 0.25,
         loser_dominant=torch.tensor(loser, dtype=torch.float32),
+        weight=weights,
     )
-    weights = torch.tensor(weight)
     return Outcome(loss=weights * 0.5, weight=weights, t=torch.tensor(t), metrics=metrics)
 
 
@@ -37,6 +38,17 @@ def test_means_are_weighted_and_split_by_t():
     assert (low["t_min"], low["t_max"], low["accuracy"], low["weight"]) == (0.0, 0.25, 1.0, 1.0)
     assert middle["accuracy"] == pytest.approx(2 / 7)
     assert middle["win_gap"] == pytest.approx(-0.5)
+
+
+def test_ties_that_carry_loss_are_not_ranked():
+    """Of a pair of weight 3, 1 has a winner; of one of weight 2, none has: the accuracy is that of the 1."""
+    ties = outcome([0.1, 0.1], [3, 2], [1, 0], [0, 0])
+    metrics = replace(ties.metrics, weight=torch.tensor([1.0, 0.0]))
+    row = summarise([replace(ties, metrics=metrics)])
+    assert (row["accuracy"], row["weight"], row["loss"]) == (1.0, 5.0, 0.5)
+    none_ranked = summarise([replace(ties, metrics=replace(metrics, weight=torch.zeros(2)))])
+    assert none_ranked["accuracy"] is None
+    assert none_ranked["loss"] == 0.5
 
 
 def test_t_of_one_falls_into_the_last_bucket():

@@ -5,6 +5,7 @@ They know no model, config, device or number of processes, and import only torch
 
 from densedpo.learn.objectives.dense_dpo import dense_dpo, dense_dpo_weight
 from densedpo.learn.objectives.dense_dpo_summed import dense_dpo_summed, dense_dpo_summed_weight
+from densedpo.learn.objectives.dense_dpo_ties import dense_dpo_ties, dense_dpo_ties_weight
 from densedpo.learn.objectives.dpo import dpo, dpo_weight
 from densedpo.learn.objectives.errors import LossOutput, PairErrors, PairMetrics
 
@@ -15,6 +16,8 @@ __all__ = [
     "dense_dpo",
     "dense_dpo_summed",
     "dense_dpo_summed_weight",
+    "dense_dpo_ties",
+    "dense_dpo_ties_weight",
     "dense_dpo_weight",
     "dpo",
     "dpo_weight",

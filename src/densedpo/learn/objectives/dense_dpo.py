@@ -7,7 +7,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from densedpo.learn.objectives.errors import (
-    CellErrors,
     Field,
     LossOutput,
     PairErrors,
@@ -18,9 +17,7 @@ from densedpo.learn.objectives.errors import (
     logistic,
     reduce_terms,
 )
-
-Cells = Float[Tensor, "pair frame row column"]
-Grouped = Float[Tensor, "pair frame 2"]
+from densedpo.learn.objectives.groups import Cells, check_cells, group_mean, group_weight
 
 
 def dense_dpo(
@@ -55,19 +52,19 @@ def dense_dpo(
     """
     check_beta(beta)
     check_field(errors, field)
-    _check_cells("confidence", confidence, errors, high=1.0)
-    _check_cells("cell_weight", cell_weight, errors, high=float("inf"))
+    check_cells("confidence", confidence, errors, high=1.0)
+    check_cells("cell_weight", cell_weight, errors, high=float("inf"))
     labelled = _labelled(field, errors.valid)
-    gap_a, gap_b = (_group_mean(gap, labelled) for gap in clip_gaps(errors))
+    gap_a, gap_b = (group_mean(gap, labelled) for gap in clip_gaps(errors))
     sign = gap_a.new_tensor([1.0, -1.0])
     logit = -beta / 2 * sign * (gap_a - gap_b)
     term_loss = logistic(logit)
     if confidence is not None:
-        sure = _group_mean(confidence.to(logit.dtype), labelled)
+        sure = group_mean(confidence.to(logit.dtype), labelled)
         term_loss = sure * term_loss + (1 - sure) * logistic(-logit)
     terms = Terms(
         logit=logit.flatten(1),
-        weight=_group_weight(labelled, cell_weight, logit.dtype).flatten(1),
+        weight=group_weight(labelled, cell_weight, logit.dtype).flatten(1),
         win_gap=torch.where(sign > 0, gap_a, gap_b).detach().flatten(1),
         lose_gap=torch.where(sign > 0, gap_b, gap_a).detach().flatten(1),
     )
@@ -78,32 +75,9 @@ def dense_dpo_weight(
     field: Field, valid: Bool[Tensor, "pair frame row column"], cell_weight: Cells | None = None
 ) -> Float[Tensor, " pair"]:
     """The `weight` that `dense_dpo` will return, from the labels alone: known before the first forward."""
-    return _group_weight(_labelled(field, valid), cell_weight, torch.float32).sum((1, 2))
+    return group_weight(_labelled(field, valid), cell_weight, torch.float32).sum((1, 2))
 
 
 def _labelled(field: Field, valid: Bool[Tensor, "pair frame row column"]) -> Bool[Tensor, "pair frame row column 2"]:
     """Which valid cells are labelled +1 and which -1, in this order along the last axis."""
     return torch.stack([valid & (field == 1), valid & (field == -1)], dim=-1)
-
-
-def _group_mean(value: CellErrors, labelled: Bool[Tensor, "pair frame row column 2"]) -> Grouped:
-    """The mean over the cells of each (frame, sign), 0 where there are none."""
-    total = torch.where(labelled, value[..., None], value.new_zeros(())).sum((2, 3))
-    return total / labelled.sum((2, 3)).clamp_min(1)
-
-
-def _group_weight(
-    labelled: Bool[Tensor, "pair frame row column 2"], cell_weight: Cells | None, dtype: torch.dtype
-) -> Grouped:
-    if cell_weight is None:
-        return labelled.any(3).any(2).to(dtype)
-    return _group_mean(cell_weight.to(dtype), labelled)
-
-
-def _check_cells(name: str, value: Cells | None, errors: PairErrors, *, high: float) -> None:
-    if value is None:
-        return
-    if value.shape != errors.valid.shape:
-        raise ValueError(f"{name} has shape {tuple(value.shape)}, errors have {tuple(errors.valid.shape)}")
-    if bool((errors.valid & ~((value >= 0) & (value <= high))).any()):
-        raise ValueError(f"{name} must lie in [0, {high:g}] on valid cells")

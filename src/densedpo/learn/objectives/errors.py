@@ -52,7 +52,7 @@ class PairErrors:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairMetrics:
-    """Detached diagnostics per pair: means over the pair's labelled terms, 0 where there is none.
+    """Detached diagnostics per pair: means over the pair's terms that have a winner, 0 where there is none.
 
     Implicit accuracy alone misleads: it also rises when both errors rise, the loser's faster. The gaps show which.
     """
@@ -67,6 +67,8 @@ class PairMetrics:
     """The same of the loser."""
     loser_dominant: Float[Tensor, " pair"]
     """Share of terms ranked as labelled although the winner's error rose: won only through the loser."""
+    weight: Float[Tensor, " pair"]
+    """The total weight of these terms: the weight of the loss, but for ties where those carry loss."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,12 +82,16 @@ class LossOutput:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Terms:
-    """The logistic terms of an objective, n for each pair; a term of weight 0 is not there."""
+    """The logistic terms of an objective, n for each pair; a term of weight 0 is not there.
+
+    `has_winner` is false where a term is a tie, which has no place in the diagnostics; None: all have one.
+    """
 
     logit: Float[Tensor, "pair n"]
     weight: Float[Tensor, "pair n"]
     win_gap: Float[Tensor, "pair n"]
     lose_gap: Float[Tensor, "pair n"]
+    has_winner: Bool[Tensor, "pair n"] | None = None
 
 
 def clip_gaps(errors: PairErrors) -> tuple[CellErrors, CellErrors]:
@@ -114,11 +120,12 @@ def check_beta(beta: float) -> None:
 
 def reduce_terms(terms: Terms, term_loss: Float[Tensor, "pair n"]) -> LossOutput:
     """Sums a pair's weighted terms and averages its diagnostics by the same weights."""
-    weight = terms.weight.sum(-1)
+    ranked = terms.weight if terms.has_winner is None else terms.weight * terms.has_winner
+    total_ranked = ranked.sum(-1)
 
     def mean(value: Float[Tensor, "pair n"]) -> Float[Tensor, " pair"]:
-        total = (terms.weight * value.detach()).sum(-1)
-        return torch.where(weight > 0, total / weight.clamp_min(torch.finfo(weight.dtype).tiny), 0.0)
+        total = (ranked * value.detach()).sum(-1)
+        return torch.where(total_ranked > 0, total / total_ranked.clamp_min(torch.finfo(total.dtype).tiny), 0.0)
 
     won = terms.logit.detach()
     metrics = PairMetrics(
@@ -127,8 +134,9 @@ def reduce_terms(terms: Terms, term_loss: Float[Tensor, "pair n"]) -> LossOutput
         win_gap=mean(terms.win_gap),
         lose_gap=mean(terms.lose_gap),
         loser_dominant=mean(((won > 0) & (terms.win_gap > 0)).to(won.dtype)),
+        weight=total_ranked,
     )
-    return LossOutput(loss=(terms.weight * term_loss).sum(-1), weight=weight, metrics=metrics)
+    return LossOutput(loss=(terms.weight * term_loss).sum(-1), weight=terms.weight.sum(-1), metrics=metrics)
 
 
 def logistic(logit: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

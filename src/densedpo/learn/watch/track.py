@@ -73,8 +73,8 @@ class MetricsLog:
         for name, value in row.items():
             if isinstance(value, int | float) and not isinstance(value, bool) and name != "step":
                 self._board.add_scalar(f"{split}/{name}", value, step)
-        for bucket in _buckets(row):
-            for name in ("accuracy", "margin", "win_gap", "lose_gap"):
+        for bucket in (*_buckets(row, "by_t"), *_buckets(row, "drift_by_t")):
+            for name in ("accuracy", "margin", "win_gap", "lose_gap", "drift"):
                 value = bucket.get(name)
                 if isinstance(value, float):
                     self._board.add_scalar(f"{split}_by_t/{name}/{bucket['t_min']}-{bucket['t_max']}", value, step)
@@ -94,7 +94,7 @@ def read_metrics(folder: Path, split: Literal["train", "validation"]) -> list[Ro
 def _means(outcomes: Sequence[Outcome], t_range: tuple[float, float]) -> Row:
     low, high = t_range
     weights, losses, metrics = 0.0, 0.0, dict.fromkeys(("accuracy", "margin", "win_gap", "lose_gap", "loser"), 0.0)
-    has_metrics, num_items = False, 0
+    has_metrics, num_items, ranked = False, 0, 0.0
     for outcome in outcomes:
         inside = (outcome.t >= low) & (outcome.t < high)
         weight = outcome.weight * inside
@@ -103,12 +103,15 @@ def _means(outcomes: Sequence[Outcome], t_range: tuple[float, float]) -> Row:
         losses += float((outcome.loss * inside).sum())
         if outcome.metrics is not None:
             has_metrics = True
+            # ties may carry loss, but have no winner to be ranked
+            rank_weight = outcome.metrics.weight.cpu() * inside
+            ranked += float(rank_weight.sum())
             for name, value in _named(outcome).items():
-                metrics[name] += float((weight * value.cpu()).sum())
-    divisor = weights or 1.0
-    row: Row = {"num_items": num_items, "weight": weights, "loss": _number(losses / divisor)}
+                metrics[name] += float((rank_weight * value.cpu()).sum())
+    row: Row = {"num_items": num_items, "weight": weights, "loss": _number(losses / (weights or 1.0))}
     if has_metrics:
-        row |= {name: _number(metrics[name] / divisor) for name in ("accuracy", "margin", "win_gap", "lose_gap")}
+        for name in ("accuracy", "margin", "win_gap", "lose_gap"):
+            row[name] = _number(metrics[name] / ranked) if ranked else None
         # a share of what is ranked as labelled, not of everything: else a better accuracy would raise it
         row["loser_dominant"] = _number(metrics["loser"] / metrics["accuracy"]) if metrics["accuracy"] else None
     return row
@@ -126,8 +129,8 @@ def _named(outcome: Outcome) -> dict[str, Tensor]:
     }
 
 
-def _buckets(row: Row) -> list[dict[str, JsonValue]]:
-    buckets = row.get("by_t")
+def _buckets(row: Row, key: str) -> list[dict[str, JsonValue]]:
+    buckets = row.get(key)
     return [bucket for bucket in buckets if isinstance(bucket, dict)] if isinstance(buckets, list) else []
 
 
