@@ -12,7 +12,7 @@ the frames as given, whatever size the flow is computed at.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -85,25 +85,39 @@ def step_motion(frames: NDArray[np.uint8]) -> Steps:
 
     Source: Kroeger et al., Fast Optical Flow using Dense Inverse Search, ECCV 2016 (OpenCV's medium preset).
     """
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
-        raise ValueError(f"frames must be uint8 [F, H, W, 3], not {frames.dtype} {list(frames.shape)}")
-    if len(frames) < 2:
-        raise ValueError(f"motion needs at least 2 frames, not {len(frames)}")
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    flow.setFinestScale(0)
-    scale = _flow_scale(frames.shape[1], frames.shape[2])
-    grays = [_gray(frame, scale) for frame in frames]
+    check_video(frames)
+    flow = flow_finder()
+    scale = flow_scale(frames.shape[1], frames.shape[2])
+    grays = [gray_frame(frame, scale) for frame in frames]
     rows = []
     for i in range(len(frames) - 1):
-        moving = _moving(frames[i], frames[i + 1])
+        moving = moving_part(frames[i], frames[i + 1])
         if moving.any():
-            # without an output array, since a given one is taken as a first guess; OpenCV's stubs do not know that
-            found = np.asarray(flow.calc(grays[i], grays[i + 1], None), dtype=np.float32)  # type: ignore[call-overload]
-            rows.append(_one_step(found, moving))
+            rows.append(_one_step(flow(grays[i], grays[i + 1]), moving))
         else:
             rows.append((0.0, 0.0, 0.0))
     frame_px, object_px, moving_share = np.asarray(rows, dtype=np.float64).T
     return Steps(frame_px=frame_px, object_px=object_px, moving_share=moving_share)
+
+
+def check_video(frames: NDArray[np.uint8]) -> None:
+    """Refuses what is no uint8 video [F, H, W, 3] of two frames or more."""
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
+        raise ValueError(f"frames must be uint8 [F, H, W, 3], not {frames.dtype} {list(frames.shape)}")
+    if len(frames) < 2:
+        raise ValueError(f"motion needs at least 2 frames, not {len(frames)}")
+
+
+def flow_finder() -> Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.float32]]:
+    """Dense flow float32 [H, W, 2] (x, y) in pixels from one gray frame [H, W] to another, by OpenCV's DIS flow."""
+    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    dis.setFinestScale(0)
+
+    def flow(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.float32]:
+        # without an output array, since a given one is taken as a first guess; OpenCV's stubs do not know that
+        return np.asarray(dis.calc(before, after, None), dtype=np.float32)  # type: ignore[call-overload]
+
+    return flow
 
 
 def resample(frames: NDArray[np.uint8], *, fps: float, at_fps: float) -> NDArray[np.uint8]:
@@ -117,12 +131,14 @@ def resample(frames: NDArray[np.uint8], *, fps: float, at_fps: float) -> NDArray
     return frames[index]
 
 
-def _flow_scale(height: int, width: int) -> float:
+def flow_scale(height: int, width: int) -> float:
+    """What frames are resized by before flow is computed, so that their short side lies in FLOW_SIDE_RANGE."""
     side = min(height, width)
     return float(np.clip(side, *FLOW_SIDE_RANGE)) / side
 
 
-def _gray(frame: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
+def gray_frame(frame: NDArray[np.uint8], scale: float = 1.0) -> NDArray[np.uint8]:
+    """A frame [H, W, 3] in shades of gray, resized."""
     gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
     if scale != 1.0:
         how = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
@@ -130,8 +146,8 @@ def _gray(frame: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
     return np.asarray(gray, dtype=np.uint8)
 
 
-def _moving(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """The moving part of a step, bool [H, W]."""
+def moving_part(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """The moving part of a step between two frames [H, W, 3], bool [H, W]: what changed, widened by one pixel."""
     changed = cv2.absdiff(before, after).max(axis=-1) > CHANGED_LEVELS
     if np.count_nonzero(changed) < MIN_MOVING_PIXELS:
         return np.zeros(changed.shape, dtype=np.bool_)

@@ -1,0 +1,59 @@
+"""VBench's dynamic degree, re-implemented: does a clip move, yes or no.
+
+The rule is VBench's (Huang et al. 2024, `vbench/dynamic_degree.py`); the optical flow is not. VBench runs RAFT, a
+network; here it is OpenCV's DIS flow on the pixels that change. How far the two disagree on real videos has not been
+measured, so a number from here is to be compared with numbers from here. It is a yes or no, and blind to the
+difference between a camera and an object that moves: `camera.py` has the continuous numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from densedpo.metrics.motion import check_video, flow_finder, flow_scale, gray_frame, moving_part
+
+TARGET_FPS: Final = 8
+TOP_SHARE: Final = 0.05
+THRESHOLD_PX: Final = 6.0  # at a short side of 256
+MIN_FRAMES: Final = 3  # with two, VBench's rule asks for no moving step at all and calls a frozen clip dynamic
+
+
+def is_dynamic(frames: NDArray[np.uint8], *, fps: float) -> bool:
+    """Whether VBench's rule calls a clip uint8 [F, H, W, 3] dynamic.
+
+    Every max(1, round(fps / 8))-th frame is taken, N in all. A step from one to the next moves if the mean of the
+    int(0.05 h w) largest flow magnitudes is over 6 * min(h, w) / 256 pixels. The clip is dynamic if at least
+    round(4 N / 16) steps move. (One version of VBench raises the threshold below 8 frames per second; this does not.)
+
+    Raises:
+        ValueError: the clip is no RGB uint8 video, or has fewer than three frames at that rate.
+    """
+    check_video(frames)
+    if fps <= 0:
+        raise ValueError(f"a frame rate must be above 0, not {fps}")
+    taken = frames[:: max(1, round(fps / TARGET_FPS))]
+    if len(taken) < MIN_FRAMES:
+        raise ValueError(f"dynamic degree needs {MIN_FRAMES} frames at {TARGET_FPS} fps, not {len(taken)}")
+    threshold = THRESHOLD_PX * min(frames.shape[1:3]) / 256
+    num_moving = int((step_magnitudes(taken) > threshold).sum())
+    return num_moving >= round(4 * (len(taken) / 16))
+
+
+def step_magnitudes(frames: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """What is held against the threshold: one number of pixels for each step, float64 [F - 1]."""
+    flow = flow_finder()
+    height, width = frames.shape[1:3]
+    scale = flow_scale(height, width)
+    count = int(TOP_SHARE * height * width)
+    found = np.zeros(len(frames) - 1)
+    for i in range(len(found)):
+        moving = moving_part(frames[i], frames[i + 1])
+        if moving.any():
+            step = flow(gray_frame(frames[i], scale), gray_frame(frames[i + 1], scale))
+            magnitude = cv2.resize(np.hypot(step[..., 0], step[..., 1]), (width, height)) / scale
+            found[i] = np.sort((magnitude * moving).ravel())[-count:].mean()
+    return found
