@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
@@ -24,6 +24,9 @@ from densedpo.core.seeds import generator
 Key: TypeAlias = tuple[str, int]
 """What makes two clips comparable: the prompt's id and the number of the seed."""
 
+TrainedKey: TypeAlias = tuple[int, str]
+"""The training seed of a model and the id of the prompt that its value is for."""
+
 Interval: TypeAlias = Literal["bca", "percentile"]
 
 Statistic: TypeAlias = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -32,6 +35,7 @@ Statistic: TypeAlias = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 NUM_DRAWS: Final = 2000
 LEVEL: Final = 0.95
 MIN_BOOTSTRAP: Final = 10  # prompts; fewer say too little about their own distribution
+FEW_CLUSTERS: Final = 20  # training seeds or prompts; with fewer a two-way bootstrap alone may be too narrow
 MAX_UNDEFINED: Final = 0.05  # of the draws; leaving out more would make the interval too narrow
 MAX_CELLS: Final = 4_000_000  # of the matrix of draws held at once
 
@@ -59,6 +63,25 @@ class Estimate:
     def excludes_zero(self) -> bool:
         """Whether the interval lies wholly on one side of zero."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TwoWayDifference:
+    """A paired difference over training seeds and prompts, and what each of the two says alone.
+
+    `estimate` carries the interval to quote; `over_seeds` is None with one training seed, about which `over_prompts`
+    says nothing beyond itself. `by_seed` holds each training seed's mean over prompts.
+    """
+
+    estimate: Estimate
+    over_prompts: Estimate
+    over_seeds: Estimate | None
+    by_seed: Mapping[int, float]
+
+    @property
+    def num_seeds_above(self) -> int:
+        """How many training seeds have a difference above zero."""
+        return sum(value > 0 for value in self.by_seed.values())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,6 +151,61 @@ def paired_difference(
     return replace(estimate, method=f"paired difference; {estimate.method}")
 
 
+def two_way_difference(
+    base: Mapping[TrainedKey, float | None],
+    other: Mapping[TrainedKey, float | None],
+    *,
+    seed: int,
+    num_draws: int = NUM_DRAWS,
+    level: float = LEVEL,
+) -> TwoWayDifference | None:
+    """The mean of other - base where both training seeds and prompts could have been others.
+
+    Training seeds and prompts are drawn with replacement, each on its own (the pigeonhole bootstrap, Owen 2007), at a
+    level expanded by Satterthwaite's degrees of freedom of the two. With fewer than 20 of either, the widest of this
+    and the two one-way intervals is quoted: five training seeds say little of how much training seeds differ.
+
+    Args:
+        base: the value by training seed and prompt; for a base that was trained once see `beside_every_seed`.
+
+    Returns:
+        None if no prompt has both values.
+
+    Raises:
+        BadInput: the two do not hold the same prompts and training seeds, or a value is not finite.
+    """
+    by_prompt = differences(_by_prompt(base), _by_prompt(other))
+    over_prompts = cluster_mean(by_prompt, seed=seed, num_draws=num_draws, level=level)
+    if over_prompts is None:
+        return None
+    over_prompts = replace(over_prompts, method=f"paired difference, training seeds as they are; {over_prompts.method}")
+    table = _seeds_by_prompts(by_prompt)
+    rows = {number: own for number, own in table.items() if not np.isnan(own).all()}
+    by_seed = {number: float(np.nanmean(own)) for number, own in rows.items()}
+    if len(rows) < 2:
+        return TwoWayDifference(estimate=over_prompts, over_prompts=over_prompts, over_seeds=None, by_seed=by_seed)
+    over_seeds = _over_seeds(by_seed, like=over_prompts, num_draws=num_draws)
+    stacked = np.stack(list(rows.values()))
+    both = stacked[:, ~np.isnan(stacked).all(axis=0)]
+    draws = _pigeonhole(both, seed=seed, num_draws=num_draws)
+    unit = "training seeds and prompts"
+    bounds = percentile_bounds(draws, num_units=_satterthwaite(both) + 1, unit=unit, level=level)
+    two_way = replace(over_prompts, low=bounds.low, high=bounds.high, method=f"paired difference; {bounds.method}")
+    if min(both.shape) >= FEW_CLUSTERS:
+        estimate = two_way
+    else:
+        widest = max((two_way, over_prompts, over_seeds), key=_width)
+        estimate = replace(over_prompts, low=widest.low, high=widest.high, method=f"widest of three: {widest.method}")
+    return TwoWayDifference(estimate=estimate, over_prompts=over_prompts, over_seeds=over_seeds, by_seed=by_seed)
+
+
+def beside_every_seed(
+    values: Mapping[str, float | None], training_seeds: Iterable[int]
+) -> dict[TrainedKey, float | None]:
+    """The values by prompt of a base that was trained once, to be compared with every training seed of another."""
+    return {(number, prompt): value for number in training_seeds for prompt, value in values.items()}
+
+
 def difference_p_value(base: Mapping[Key, float | None], other: Mapping[Key, float | None]) -> PValue | None:
     """The two-sided p-value of no difference on the same prompts and seeds: Student's t over prompts.
 
@@ -188,6 +266,64 @@ def prompt_means(values: Mapping[Key, float | None]) -> NDArray[np.float64]:
             )
         by_prompt.setdefault(prompt, []).append(value)
     return np.array([math.fsum(by_prompt[prompt]) / len(by_prompt[prompt]) for prompt in sorted(by_prompt)])
+
+
+def _by_prompt(values: Mapping[TrainedKey, float | None]) -> dict[Key, float | None]:
+    return {(prompt, number): value for (number, prompt), value in values.items()}
+
+
+def _seeds_by_prompts(values: Mapping[Key, float | None]) -> dict[int, NDArray[np.float64]]:
+    """The values of each training seed over all prompts, in the order of both; NaN where there is none."""
+    prompts = sorted({prompt for prompt, _ in values})
+    seeds = sorted({number for _, number in values})
+    table = {(prompt, number): math.nan if value is None else value for (prompt, number), value in values.items()}
+    return {number: np.array([table.get((prompt, number), math.nan) for prompt in prompts]) for number in seeds}
+
+
+def _over_seeds(by_seed: Mapping[int, float], *, like: Estimate, num_draws: int) -> Estimate:
+    """Training seeds as the units, prompts as they are; the value stays the one that is quoted."""
+    means = np.array(list(by_seed.values()))
+    bounds = _interval(means, interval="bca", num_draws=num_draws, seed=like.seed, level=like.level)
+    method = f"paired difference, prompts as they are; {bounds.method.replace('prompts', 'training seeds')}"
+    return replace(like, low=bounds.low, high=bounds.high, n=len(means), method=method)
+
+
+def _pigeonhole(table: NDArray[np.float64], *, seed: int, num_draws: int) -> NDArray[np.float64]:
+    """The mean over prompts of the mean over training seeds, with both drawn; NaN cells are left out (draw,)."""
+    num_seeds, num_prompts = table.shape
+    rng = generator(seed, "two-way bootstrap")
+    present = (~np.isnan(table)).astype(np.float64)
+    filled = np.nan_to_num(table)
+    parts = []
+    batch = max(1, MAX_CELLS // num_prompts)
+    for start in range(0, num_draws, batch):
+        size = min(batch, num_draws - start)
+        seeds = drawn_weights(rng, num_units=num_seeds, num_draws=size)
+        prompts = drawn_weights(rng, num_units=num_prompts, num_draws=size)
+        count = seeds @ present
+        weight = prompts * (count > 0)
+        with np.errstate(invalid="ignore"):  # a draw of nothing but empty cells is undefined: NaN
+            parts.append((weight * (seeds @ filled) / np.maximum(count, 1)).sum(axis=1) / weight.sum(axis=1))
+    return np.concatenate(parts)
+
+
+def _satterthwaite(table: NDArray[np.float64]) -> float:
+    """Degrees of freedom of the mean of a crossed table (seed, prompt), by Satterthwaite (1946)."""
+    num_seeds, num_prompts = table.shape
+    if num_prompts < 2:
+        return float(num_seeds - 1)
+    of_seeds, of_prompts = np.nanmean(table, axis=1), np.nanmean(table, axis=0)
+    rest = table - of_seeds[:, None] - of_prompts[None, :] + of_prompts.mean()
+    df_rest = (num_seeds - 1) * (num_prompts - 1)
+    seeds, prompts = of_seeds.var(ddof=1) / num_seeds, of_prompts.var(ddof=1) / num_prompts
+    noise = float(np.nansum(rest**2)) / df_rest / table.size
+    whole = max(seeds, prompts, seeds + prompts - noise)
+    spread = seeds**2 / (num_seeds - 1) + prompts**2 / (num_prompts - 1) + noise**2 / df_rest
+    return max(1.0, float(whole**2 / spread)) if spread > 0 else float(num_seeds - 1)
+
+
+def _width(estimate: Estimate) -> float:
+    return -1.0 if estimate.low is None or estimate.high is None else estimate.high - estimate.low
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
