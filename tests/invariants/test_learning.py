@@ -232,8 +232,8 @@ def test_a_planted_preference_is_learned(planted: Project, toy_model_dir: Path):
         assert sum(label * reward for label, reward in pairs) > 0
 
 
-@pytest.mark.parametrize("objective", ["dense_dpo_summed", "dpo"])
-def test_the_clip_objectives_learn_it_too(planted: Project, toy_model_dir: Path, objective: str):
+@pytest.mark.parametrize("objective", ["dense_dpo_summed", "dense_dpo_ties", "dpo"])
+def test_the_other_objectives_learn_it_too(planted: Project, toy_model_dir: Path, objective: str):
     folder = run(planted, toy_model_dir, f"learned-{objective.replace('_', '-')}", objective=objective, **LONGER)
     assert rows(folder, "validation")[-1]["margin"] > 0.1
 

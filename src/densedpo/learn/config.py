@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from densedpo.core.config import Config
 
-ObjectiveName = Literal["dense_dpo", "dense_dpo_summed", "dpo", "sft"]
+ObjectiveName = Literal["dense_dpo", "dense_dpo_summed", "dense_dpo_ties", "dpo", "sft"]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
+_DEFAULT_NU: Final = 3.0
 
 
 class LearnConfig(Config):
@@ -20,6 +21,8 @@ class LearnConfig(Config):
     """The loss; sft trains on the real clips instead, as a control."""
     beta: Positive = 500.0
     """Pull to the reference, under mean reduction with the factor 1/2, for velocity errors; unused by sft."""
+    nu: Annotated[float, Field(gt=1)] = _DEFAULT_NU
+    """How wide a range of margins is a tie: at equal strength a tie has (nu - 1)/(nu + 1); dense_dpo_ties only."""
     num_steps: Count = 100
     """Optimizer steps."""
     batch_pairs: Count = 16
@@ -27,11 +30,19 @@ class LearnConfig(Config):
     accumulation: Count = 1
     """Forwards in one step: a step sees batch_pairs * accumulation pairs."""
     min_non_tie_share: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """Pairs with a smaller share of labelled latent frames are not sampled (paper, A.3)."""
+    """Pairs with a smaller share of labelled frames are not sampled (paper, A.3); a tie counts with dense_dpo_ties."""
     use_confidence: bool = False
     """Soft labels from the confidence of the judgements; dense_dpo only."""
+    cell_weight: Literal["none", "difference"] = "none"
+    """Weight of a latent frame in the loss: none, or how much the two clips differ in it, with mean 1 over the pair."""
+    loser_safeguard: Annotated[float, Field(ge=0, le=1)] | None = None
+    """mu of Diffusion-SDPO: scales the loser's gradient so that the winner's error does not rise; off if not given."""
     shuffle_labels: bool = False
     """A control: the labels of the training pairs are dealt out again among them."""
+    fold: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=2)]] | None = None
+    """[i, k]: train without part i (from 0) of the training pairs, cut into k by source, and judge it; for audits."""
+    fold_draws: Count = 8
+    """Fixed draws of (t, noise) of each pair of the part that is left out."""
 
     learning_rate: Positive = 1e-4
     """Of AdamW, after the warm-up."""
@@ -62,6 +73,8 @@ class LearnConfig(Config):
     """Noise and t of every (pair, draw); apart from `seed` so that runs can share draws."""
     draws: Count | Literal["fresh"] = "fresh"
     """Draws of (t, noise) per pair, stratified over t, whose reference errors are cached; or new ones on each visit."""
+    noise: Literal["fresh", "own"] = "fresh"
+    """Training noise: one draw for both clips of a pair, or the noises from which each clip was generated."""
     t_min: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Lowest noise level that is trained on."""
     t_max: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -99,11 +112,27 @@ class LearnConfig(Config):
             raise ValueError(f"t_min = {self.t_min} is not below t_max = {self.t_max}")
         if self.use_confidence and self.objective != "dense_dpo":
             raise ValueError(f"use_confidence has no effect with {self.objective}; only dense_dpo takes soft labels")
+        self._refuse_without_effect()
         if self.objective == "sft":
             self._refuse_for_sft()
+        if self.fold is not None and self.fold[0] >= self.fold[1]:
+            raise ValueError(f"fold = {list(self.fold)}: the parts of {self.fold[1]} are 0 to {self.fold[1] - 1}")
         if self.eval_every == 0 and (self.select == "best_validation" or self.patience):
             raise ValueError("select = 'best_validation' and patience need evaluations: set eval_every above 0")
         return self
+
+    def _refuse_without_effect(self) -> None:
+        takes_weights = self.objective in ("dense_dpo", "dense_dpo_ties")
+        without_effect = {
+            "nu": self.nu != _DEFAULT_NU and self.objective != "dense_dpo_ties",
+            "cell_weight": self.cell_weight != "none" and not takes_weights,
+            "loser_safeguard": self.loser_safeguard is not None and self.objective == "sft",
+            "noise": self.noise != "fresh" and self.objective == "sft",
+            "fold": self.fold is not None and self.objective == "sft",
+        }
+        for name, is_idle in without_effect.items():
+            if is_idle:
+                raise ValueError(f"{name} has no effect with {self.objective}")
 
     def _refuse_for_sft(self) -> None:
         if self.shuffle_labels:

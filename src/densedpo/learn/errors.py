@@ -17,14 +17,25 @@ if TYPE_CHECKING:
     from densedpo.learn.feed.batch import ClipBatch, PairBatch
 
     FrameErrors = Float[Tensor, "batch frame 1 1"]
+    Residuals = Float[Tensor, "batch channel frame row column"]
+
+
+def residuals(model: VideoModel, batch: ClipBatch) -> Residuals:
+    """Predicted minus true velocity, in float32."""
+    x_t = paths.noised(batch.latents, batch.noise, batch.t)
+    predicted = model.predict(x_t, batch.t, batch.text)
+    target = paths.velocity(batch.latents, batch.noise).to(predicted.device)
+    return predicted.float() - target
+
+
+def squared_by_frame(residual: Residuals) -> FrameErrors:
+    """The squared error of each latent frame, averaged over channels, rows and columns."""
+    return torch.square(residual).mean((1, 3, 4))[:, :, None, None]
 
 
 def frame_errors(model: VideoModel, batch: ClipBatch) -> FrameErrors:
     """Squared velocity error of each latent frame, averaged over channels, rows and columns, in float32."""
-    x_t = paths.noised(batch.latents, batch.noise, batch.t)
-    predicted = model.predict(x_t, batch.t, batch.text)
-    target = paths.velocity(batch.latents, batch.noise).to(predicted.device)
-    return torch.square(predicted.float() - target).mean((1, 3, 4))[:, :, None, None]
+    return squared_by_frame(residuals(model, batch))
 
 
 def pair_errors(model: VideoModel, batch: PairBatch, reference: FrameErrors) -> PairErrors:
@@ -33,7 +44,12 @@ def pair_errors(model: VideoModel, batch: PairBatch, reference: FrameErrors) -> 
     Args:
         reference: the reference's `frame_errors` of `batch.packed()`: all a, then all b.
     """
-    policy_a, policy_b = frame_errors(model, batch.packed()).chunk(2)
+    return beside_reference(frame_errors(model, batch.packed()), reference, batch)
+
+
+def beside_reference(policy: FrameErrors, reference: FrameErrors, batch: PairBatch) -> PairErrors:
+    """What an objective takes, from the packed errors of both models: all a, then all b."""
+    policy_a, policy_b = policy.chunk(2)
     reference_a, reference_b = reference.to(policy_a.device).chunk(2)
     return PairErrors(
         policy_a=policy_a,

@@ -74,10 +74,12 @@ def estimate_run(inputs: RunInputs) -> RunEstimate:
 
 
 def _evaluation_pairs(inputs: RunInputs) -> int:
-    """Pairs that the evaluations and the fill of their reference run forward."""
-    config = inputs.config
+    """Pairs that the evaluations, the fill of their reference and the part that is left out run forward."""
+    config, splits = inputs.config, inputs.splits
     num_evaluations = 0 if config.eval_every == 0 else 2 + config.num_steps // config.eval_every
-    return (num_evaluations + 1) * len(inputs.splits.validation) * config.eval_draws
+    # the drift takes the reference once more, on one draw
+    in_evaluations = num_evaluations * (config.eval_draws + 1) + config.eval_draws
+    return in_evaluations * len(splits.validation) + 2 * config.fold_draws * len(splits.left_out)
 
 
 def _disk_bytes(inputs: RunInputs, model: VideoModel, num_parameters: int) -> int:

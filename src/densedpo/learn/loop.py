@@ -24,7 +24,9 @@ from densedpo.learn.checkpoint import (
     save_checkpoint,
 )
 from densedpo.learn.step import StepResult, take_step
-from densedpo.learn.watch.track import MetricsLog, train_row
+from densedpo.learn.watch.alarms import find_alarms, raise_alarms
+from densedpo.learn.watch.drift import lora_norm
+from densedpo.learn.watch.track import MetricsLog, read_metrics, train_row
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from densedpo.learn.watch.evaluate import Evaluation
 
 _log = logging.getLogger("densedpo")
-_TOO_EASY = 0.98
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +83,6 @@ class _Loop:
         self._checkpoints = bench.folder / "checkpoints"
         self.state = TrainState()
         self._best: dict[str, Tensor] = {}
-        self._warned_too_easy = False
         self._restore()
         self.log = MetricsLog(bench.folder, after_step=self.state.step, evaluated_step=self.state.evaluated_step)
 
@@ -143,13 +143,13 @@ class _Loop:
         due = config.eval_every and (step % config.eval_every == 0 or step == config.num_steps)
         if not due or self._bench.evaluation is None or self.state.evaluated_step == step:
             return
-        row = self._bench.evaluation.run(step, self._bench.poll)
+        norm = lora_norm(self._bench.parameters, scale=config.lora_alpha / config.lora_rank)
+        row = self._bench.evaluation.run(step, self._bench.poll) | {"lora_norm": norm}
         self.log.write(row)
         self.state = replace(self.state, evaluated_step=step)
-        accuracy, loss = row["frame_accuracy"], row["loss"]
-        if isinstance(accuracy, float) and accuracy >= _TOO_EASY and not self._warned_too_easy:
-            self._warned_too_easy = True
-            _log.warning("validation accuracy is %.3f: the pairs may differ by a shortcut, not by quality", accuracy)
+        folder = self._bench.folder
+        raise_alarms(folder, find_alarms(read_metrics(folder, "train"), read_metrics(folder, "validation")))
+        loss = row["loss"]
         if not isinstance(loss, float):
             return
         if self.state.best_loss is None or loss < self.state.best_loss:

@@ -19,7 +19,7 @@ from densedpo.core.files import write_atomic
 from densedpo.core.progress import track
 from densedpo.core.provenance import sha256_json
 from densedpo.core.seeds import derive_seed, seeded_init
-from densedpo.learn.errors import frame_errors, pair_errors
+from densedpo.learn.errors import pair_errors, residuals, squared_by_frame
 from densedpo.learn.feed.batch import Draws, PairBatch, Source
 from densedpo.learn.feed.order import Visit
 from densedpo.learn.objectives import dense_dpo
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from densedpo.adapters.base import VideoModel
     from densedpo.learn.config import LearnConfig
+    from densedpo.learn.errors import Residuals
     from densedpo.learn.feed.inputs import LabelledPair
 
 # fixed, so that a cached value does not depend on how many draws a run asks for or on its batch size
@@ -100,8 +101,13 @@ def adapters_off(denoiser: torch.nn.Module) -> Iterator[None]:
 
 def live_reference(model: VideoModel, batch: PairBatch) -> Float[Tensor, "batch frame 1 1"]:
     """The reference's errors of both clips, computed now: all a, then all b."""
+    return squared_by_frame(live_residuals(model, batch))
+
+
+def live_residuals(model: VideoModel, batch: PairBatch) -> Residuals:
+    """The reference's residuals of both clips, computed now: all a, then all b."""
     with torch.no_grad(), adapters_off(model.denoiser):
-        return frame_errors(model, batch.packed())
+        return residuals(model, batch.packed())
 
 
 class CachedReference:
@@ -169,18 +175,19 @@ def cache_folder(
     Args:
         content: the hash of the pairs.
     """
-    key = sha256_json(
-        {
-            "model": fingerprint,
-            "pairs": content,
-            "ids": [pair.id for pair in pairs],
-            "noise_seed": draws.noise_seed,
-            "draws": draws.count,
-            "t": [draws.density.t_min, draws.density.t_max, draws.density.mean, draws.density.std],
-            "precision": precision,
-            "torch": torch.__version__,
-        }
-    )
+    named = {
+        "model": fingerprint,
+        "pairs": content,
+        "ids": [pair.id for pair in pairs],
+        "noise_seed": draws.noise_seed,
+        "draws": draws.count,
+        "t": [draws.density.t_min, draws.density.t_max, draws.density.mean, draws.density.std],
+        "precision": precision,
+        "torch": torch.__version__,
+    }
+    if draws.noise != "fresh":
+        named["noise"] = draws.noise
+    key = sha256_json(named)
     return root / "reference_cache" / key[:20]
 
 

@@ -145,7 +145,8 @@ def read_inputs(
     if changed is not None:
         raise BadInput(f"{project.relative(file)} is stale: {changed}; export them again, or pass --allow-stale")
     fingerprint = catalogue.fingerprint(model)
-    labelled = read_pairs(folder, file, catalogue.geometry(model), fingerprint)
+    clips = project.clips if config.fold is not None else None
+    labelled = read_pairs(folder, file, catalogue.geometry(model), fingerprint, clips=clips)
     return RunInputs(
         project=project,
         name=name,
@@ -189,6 +190,7 @@ def write_run_file(inputs: RunInputs, identity: dict[str, JsonValue]) -> None:
         "strategy": STRATEGY.format(device=inputs.config.device),
         "train_pairs": [pair.id for pair in inputs.splits.train],
         "validation_pairs": [pair.id for pair in inputs.splits.validation],
+        "left_out_pairs": [pair.id for pair in inputs.splits.left_out],
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "made": provenance(),
     }

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from densedpo.adapters import catalogue
+from densedpo.core.records import write_jsonl
 from densedpo.core.workspace import content_hash
+from densedpo.learn.audit.margins import LEFT_OUT_FILE, SegmentMargins, segment_margins
 from densedpo.learn.export import export_run
 from densedpo.learn.feed.batch import Draws, Source
 from densedpo.learn.feed.order import TimeDensity, Visit, num_draws_visited
@@ -69,6 +72,8 @@ def run_session(inputs: RunInputs, *, identity: str) -> RunSummary:
         )
         trained = train(bench)
         watch.require_unmoved()
+        if inputs.splits.left_out:
+            write_jsonl(inputs.folder / LEFT_OUT_FILE, builder.left_out_margins())
         export_run(model, evaluation, inputs.folder, num_pairs=config.where_pairs, poll=flag.poll)
     return RunSummary(
         folder=inputs.project.relative(inputs.folder),
@@ -100,7 +105,9 @@ class Builder:
         self._config, self._splits = inputs.config, inputs.splits
         self._source = Source(model)
         density = TimeDensity.of(inputs.config)
-        self._train_draws = Draws(noise_seed=self._config.noise_seed, count=self._config.draws, density=density)
+        self._train_draws = Draws(
+            noise_seed=self._config.noise_seed, count=self._config.draws, density=density, noise=self._config.noise
+        )
         self._eval_draws = Draws(noise_seed=self._config.noise_seed, count=self._config.eval_draws, density=density)
 
     def check_start(self) -> ReferenceWatch:
@@ -133,6 +140,17 @@ class Builder:
             return None
         cache = self._cache(pairs, self._eval_draws, self._config.eval_draws)
         return Evaluation(self._preference_task(pairs, self._eval_draws, cache), self._source, pairs, self._config)
+
+    def left_out_margins(self) -> list[SegmentMargins]:
+        """What the trained model thinks of the part of the training pairs that it has not seen."""
+        pairs = self._splits.left_out
+        config = self._config.model_copy(update={"eval_draws": self._config.fold_draws})
+        draws = replace(self._eval_draws, count=config.eval_draws)
+        evaluation = Evaluation(self._preference_task(pairs, draws, None), self._source, pairs, config)
+        return [
+            segment_margins(pair.labels, reward, beta=config.beta)
+            for pair, reward in zip(pairs, evaluation.rewards(len(pairs), self._poll), strict=True)
+        ]
 
     def _preference_task(
         self, pairs: Sequence[LabelledPair], draws: Draws, cache: CachedReference | None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 
 import torch
 
-from densedpo.learn.errors import frame_errors, pair_errors
+from densedpo.learn.errors import beside_reference, frame_errors, residuals, squared_by_frame
 from densedpo.learn.feed.order import Visit, window_of
 from densedpo.learn.objectives import (
     LossOutput,
@@ -17,11 +17,14 @@ from densedpo.learn.objectives import (
     dense_dpo,
     dense_dpo_summed,
     dense_dpo_summed_weight,
+    dense_dpo_ties,
+    dense_dpo_ties_weight,
     dense_dpo_weight,
     dpo,
     dpo_weight,
 )
-from densedpo.learn.reference import CachedReference, live_reference
+from densedpo.learn.reference import CachedReference, live_reference, live_residuals
+from densedpo.learn.safeguard import loser_scale, with_scaled_gradient
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
     from densedpo.adapters.base import VideoModel
     from densedpo.learn.config import LearnConfig
+    from densedpo.learn.errors import FrameErrors, Residuals
     from densedpo.learn.feed.batch import Draws, PairBatch, Source
     from densedpo.learn.feed.inputs import LabelledPair, RealClip
 
@@ -91,12 +95,16 @@ class PreferenceTask:
 
     def weight(self, visits: Sequence[Visit]) -> float:
         """See `Task`."""
-        return sum(label_weight(self._config, self._pairs[visit.index]) for visit in visits)
+        total = 0.0
+        for visit in visits:
+            pair = self._pairs[visit.index]
+            total += label_weight(self._config, pair, self._cell_weight([pair]))
+        return total
 
     def outcome(self, visits: Sequence[Visit]) -> Outcome:
         """See `Task`."""
         batch = self._source.pairs(self._pairs, visits, self.draws)
-        output = preference_loss(self._config, self.errors(batch, visits), batch)
+        output = self.loss(self.errors(batch, visits), batch, visits)
         return Outcome(loss=output.loss, weight=output.weight, t=batch.t, metrics=output.metrics)
 
     def errors(self, batch: PairBatch, visits: Sequence[Visit]) -> PairErrors:
@@ -105,7 +113,38 @@ class PreferenceTask:
         The other order breaks gradient checkpointing: recomputing would find the adapters switched.
         """
         reference = live_reference(self._model, batch) if self._cache is None else self._cache.of(visits)
-        return pair_errors(self._model, batch, reference)
+        return self.errors_of(residuals(self._model, batch.packed()), reference, batch)
+
+    def errors_and_drift(self, batch: PairBatch, visits: Sequence[Visit]) -> tuple[PairErrors, Float[Tensor, "batch"]]:
+        """The errors, and how far the policy's prediction is from the reference's: (v_policy - v_reference)^2.
+
+        The drift is the mean over both clips' elements; it takes one forward of the reference more than `errors`.
+        """
+        reference = live_residuals(self._model, batch)
+        policy = residuals(self._model, batch.packed())
+        drift_a, drift_b = torch.square(policy - reference).mean((1, 2, 3, 4)).chunk(2)
+        known = squared_by_frame(reference) if self._cache is None else self._cache.of(visits)
+        return self.errors_of(policy, known, batch), (drift_a + drift_b) / 2
+
+    def errors_of(self, policy: Residuals, reference: FrameErrors, batch: PairBatch) -> PairErrors:
+        """The same from the policy's packed residuals."""
+        errors = squared_by_frame(policy)
+        mu = self._config.loser_safeguard
+        if mu is not None and errors.requires_grad:
+            by_clip = self._config.objective == "dpo"
+            winner = batch.sign[:, None].expand(batch.field.shape[:2]) if by_clip else batch.field[:, :, 0, 0]
+            residual_a, residual_b = policy.chunk(2)
+            scales = loser_scale(residual_a, residual_b, winner.to(policy.device), mu=mu, by_clip=by_clip)
+            errors = with_scaled_gradient(errors, torch.cat(scales))
+        return beside_reference(errors, reference, batch)
+
+    def loss(self, errors: PairErrors, batch: PairBatch, visits: Sequence[Visit]) -> LossOutput:
+        """The configured objective of a batch that these visits made."""
+        weight = self._cell_weight([self._pairs[visit.index] for visit in visits])
+        return preference_loss(self._config, errors, batch, weight)
+
+    def _cell_weight(self, pairs: Sequence[LabelledPair]) -> Float[Tensor, "batch frame 1 1"] | None:
+        return None if self._config.cell_weight == "none" else self._source.differences(pairs)
 
     def ids(self, visits: Sequence[Visit]) -> tuple[str, ...]:
         """See `Task`."""
@@ -144,14 +183,23 @@ class SftTask:
         return tuple(self._clips[visit.index].id for visit in visits)
 
 
-def preference_loss(config: LearnConfig, errors: PairErrors, batch: PairBatch) -> LossOutput:
+def preference_loss(
+    config: LearnConfig,
+    errors: PairErrors,
+    batch: PairBatch,
+    cell_weight: Float[Tensor, "batch frame 1 1"] | None = None,
+) -> LossOutput:
     """The configured objective; sft has no preference loss and is measured as dense_dpo would be."""
     device = errors.policy_a.device
     field, sign = batch.field.to(device), batch.sign.to(device)
+    weight = None if cell_weight is None else cell_weight.to(device)
     match config.objective:
         case "dense_dpo" | "sft":
             confidence = batch.confidence.to(device) if config.use_confidence else None
-            return dense_dpo(errors, field, beta=config.beta, confidence=confidence)
+            return dense_dpo(errors, field, beta=config.beta, confidence=confidence, cell_weight=weight)
+        case "dense_dpo_ties":
+            judged = batch.judged.to(device)
+            return dense_dpo_ties(errors, field, beta=config.beta, nu=config.nu, judged=judged, cell_weight=weight)
         case "dense_dpo_summed":
             return dense_dpo_summed(errors, field, beta=config.beta)
         case "dpo":
@@ -160,13 +208,18 @@ def preference_loss(config: LearnConfig, errors: PairErrors, batch: PairBatch) -
             assert_never(unknown)
 
 
-def label_weight(config: LearnConfig, pair: LabelledPair) -> float:
-    """The weight of a pair in the loss, from its labels alone."""
+def label_weight(
+    config: LearnConfig, pair: LabelledPair, cell_weight: Float[Tensor, "1 frame 1 1"] | None = None
+) -> float:
+    """The weight of a pair in the loss, from its labels alone (and its own clips, where cells are weighted)."""
     field = torch.from_numpy(pair.labels.field)[None, :, None, None]
     valid = torch.ones_like(field, dtype=torch.bool)
     match config.objective:
         case "dense_dpo" | "sft":
-            weight = dense_dpo_weight(field, valid)
+            weight = dense_dpo_weight(field, valid, cell_weight)
+        case "dense_dpo_ties":
+            judged = torch.from_numpy(pair.labels.judged)[None, :, None, None]
+            weight = dense_dpo_ties_weight(field, valid, judged, cell_weight)
         case "dense_dpo_summed":
             weight = dense_dpo_summed_weight(field, valid)
         case "dpo":

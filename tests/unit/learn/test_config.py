@@ -24,6 +24,15 @@ from densedpo.learn.config import LearnConfig
         (["objective=sft", "draws=4"], "draws are cached for the reference"),
         (["eval_every=0", "patience=3"], "need evaluations"),
         (["draws=0"], "draws"),
+        (["nu=2.0"], "nu has no effect with dense_dpo"),
+        (["nu=1.0", "objective=dense_dpo_ties"], "nu"),
+        (["cell_weight=difference", "objective=dpo"], "cell_weight has no effect with dpo"),
+        (["loser_safeguard=0.9", "objective=sft"], "loser_safeguard has no effect with sft"),
+        (["loser_safeguard=1.5"], "loser_safeguard"),
+        (["noise=own", "objective=sft"], "noise has no effect with sft"),
+        (["fold=[0, 5]", "objective=sft"], "fold has no effect with sft"),
+        (["fold=[5, 5]"], r"fold = \[5, 5\]: the parts of 5 are 0 to 4"),
+        (["fold=[0, 1]"], "fold"),
         (["keep_checkpoints=1"], "keep_checkpoints"),
     ],
 )
@@ -36,6 +45,7 @@ def test_overrides_are_typed():
     config = load_config(LearnConfig, None, ["draws=4", 'lora_targets=["to_q"]', "learning_rate=5e-5"])
     assert (config.draws, config.lora_targets, config.learning_rate) == (4, ("to_q",), 5e-5)
     assert load_config(LearnConfig, None, ["draws=fresh"]).draws == "fresh"
+    assert load_config(LearnConfig, None, ["fold=[1, 5]"]).fold == (1, 5)
 
 
 def test_the_paper_recipe_has_the_papers_values():

@@ -4,40 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from densedpo.adapters import VideoModel, load
+from densedpo.adapters import VideoModel
 from densedpo.core.workspace import Project
 from densedpo.learn.config import LearnConfig
-from densedpo.learn.feed.batch import Draws, Source
-from densedpo.learn.feed.inputs import LabelledPair, Labels, read_pairs
-from densedpo.learn.feed.order import TimeDensity, Visit
-from densedpo.learn.reference import attach_lora
-from densedpo.learn.step import build_optimizer, learning_rate_at, take_step
+from densedpo.learn.feed.batch import Source
+from densedpo.learn.feed.inputs import LabelledPair, read_pairs
+from densedpo.learn.feed.order import Visit
+from densedpo.learn.step import learning_rate_at
 from densedpo.learn.tasks import Outcome, PreferenceTask, label_weight
-
-FRESH = Draws(noise_seed=0, count="fresh", density=TimeDensity(t_min=0, t_max=1, mean=0, std=1))
-
-
-class Bench:
-    """A model with a fresh adapter, a task over some pairs and an optimizer."""
-
-    def __init__(self, folder: Path, pairs: Sequence[LabelledPair], **settings: object) -> None:
-        self.config = LearnConfig.model_validate({"batch_pairs": 2, "lora_rank": 4, "learning_rate": 1e-2} | settings)
-        self.model = load(folder)
-        self.parameters = attach_lora(self.model, self.config)
-        self.task = PreferenceTask(self.model, Source(self.model), pairs, FRESH, self.config, None)
-        self.optimizer = build_optimizer(self.parameters, self.config)
-
-    def step(self, step: int = 1, update: int = 0):
-        return take_step(self.task, self.optimizer, self.config, step=step, update=update, poll=lambda: None)
-
-    def adapter(self) -> dict[str, torch.Tensor]:
-        return {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+from learn_bench import FRESH, Bench
 
 
 @pytest.fixture
@@ -46,8 +28,7 @@ def pairs(labelled: Project, toy_model: VideoModel) -> tuple[LabelledPair, ...]:
 
 
 def tied(pair: LabelledPair) -> LabelledPair:
-    labels = Labels(field=np.zeros_like(pair.labels.field), confidence=pair.labels.confidence, sign=0)
-    return LabelledPair(id=pair.id, split=pair.split, caption=pair.caption, latents=pair.latents, labels=labels)
+    return replace(pair, labels=replace(pair.labels, field=np.zeros_like(pair.labels.field), sign=0))
 
 
 def unchanged(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> bool:
@@ -82,7 +63,7 @@ def test_tied_pairs_beside_labelled_ones_change_nothing(pairs, toy_model_dir: Pa
     assert norms[0] == pytest.approx(norms[1], rel=1e-4)
 
 
-@pytest.mark.parametrize("objective", ["dense_dpo", "dense_dpo_summed", "dpo"])
+@pytest.mark.parametrize("objective", ["dense_dpo", "dense_dpo_summed", "dense_dpo_ties", "dpo"])
 def test_the_weight_known_beforehand_is_the_loss_own(pairs, toy_model_dir: Path, objective: str):
     bench = Bench(toy_model_dir, [*pairs[:3], tied(pairs[3])], objective=objective)
     visits = [Visit(index=index, draw=0) for index in range(4)]

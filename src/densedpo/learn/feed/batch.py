@@ -41,24 +41,29 @@ class ClipBatch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairBatch:
-    """Pairs with one t and one noise each, for both clips and both models, and their labels per latent frame."""
+    """Pairs with one t each, for both clips and both models, and their labels per latent frame.
+
+    The two noises are one unless the pairs' own are asked for.
+    """
 
     ids: tuple[str, ...]
     latents_a: Latents
     latents_b: Latents
-    noise: Latents
+    noise_a: Latents
+    noise_b: Latents
     t: Float[Tensor, "batch"]
     text: TextCondition
     field: Int[Tensor, "batch frame 1 1"]
     confidence: Float[Tensor, "batch frame 1 1"]
     sign: Int[Tensor, "batch"]
+    judged: Bool[Tensor, "batch frame 1 1"]
     valid: Bool[Tensor, "batch frame 1 1"]
 
     def packed(self) -> ClipBatch:
         """All a, then all b, as one batch: one forward for both clips."""
         return ClipBatch(
             latents=torch.cat([self.latents_a, self.latents_b]),
-            noise=torch.cat([self.noise, self.noise]),
+            noise=torch.cat([self.noise_a, self.noise_b]),
             t=torch.cat([self.t, self.t]),
             text=TextCondition(embeds=torch.cat([self.text.embeds, self.text.embeds])),
         )
@@ -71,6 +76,7 @@ class Draws:
     noise_seed: int
     count: int | Literal["fresh"]
     density: TimeDensity
+    noise: Literal["fresh", "own"] = "fresh"  # own: each clip of a pair gets the noise it was generated from
 
 
 class Source:
@@ -85,48 +91,68 @@ class Source:
         self._model = model
         self._latents: dict[Path, dict[str, Tensor]] = {}
         self._embeds: dict[str, Tensor] = {}
+        self._differences: dict[Path, Tensor] = {}
 
     def pairs(self, pairs: Sequence[LabelledPair], visits: Sequence[Visit], draws: Draws) -> PairBatch:
         """The batch of some visits to `pairs`."""
         chosen = [pairs[visit.index] for visit in visits]
         tensors = [self._read(pair.latents, ("a", "b")) for pair in chosen]
-        drawn = self._drawn([pair.id for pair in chosen], visits, draws)
+        t = _times([pair.id for pair in chosen], visits, draws)
+        if draws.noise == "own":
+            noise_a, noise_b = (self._own_noise([pair.noise_keys[side] for pair in chosen]) for side in (0, 1))
+        else:
+            noise_a = noise_b = self._noise([pair.id for pair in chosen], visits, draws)
         field = torch.from_numpy(np.stack([pair.labels.field for pair in chosen]))[:, :, None, None]
         confidence = torch.from_numpy(np.stack([pair.labels.confidence for pair in chosen]))[:, :, None, None]
         return PairBatch(
             ids=tuple(pair.id for pair in chosen),
             latents_a=torch.stack([clips["a"] for clips in tensors]),
             latents_b=torch.stack([clips["b"] for clips in tensors]),
-            noise=drawn[0],
-            t=drawn[1],
+            noise_a=noise_a,
+            noise_b=noise_b,
+            t=t,
             text=self._text([pair.caption for pair in chosen]),
             field=field,
             confidence=confidence,
             sign=torch.tensor([pair.labels.sign for pair in chosen]),
+            judged=torch.from_numpy(np.stack([pair.labels.judged for pair in chosen]))[:, :, None, None],
             valid=torch.ones_like(field, dtype=torch.bool),
         )
+
+    def differences(self, pairs: Sequence[LabelledPair]) -> Float[Tensor, "batch frame 1 1"]:
+        """How much the two clips of each pair differ in each latent frame, with mean 1 over the frames of the pair.
+
+        The mean of |a - b| over channels, rows and columns: for aligned pairs a free map of where there is something to
+        prefer. Two clips that are the same have weight 1 everywhere.
+        """
+        rows = []
+        for pair in pairs:
+            if pair.latents not in self._differences:
+                clips = self._read(pair.latents, ("a", "b"))
+                by_frame = (clips["a"] - clips["b"]).abs().mean((0, 2, 3))
+                mean = by_frame.mean()
+                self._differences[pair.latents] = by_frame / mean if mean > 0 else torch.ones_like(by_frame)
+            rows.append(self._differences[pair.latents])
+        return torch.stack(rows)[:, :, None, None]
 
     def clips(self, clips: Sequence[RealClip], visits: Sequence[Visit], draws: Draws) -> ClipBatch:
         """The batch of some visits to `clips`."""
         chosen = [clips[visit.index] for visit in visits]
-        drawn = self._drawn([clip.id for clip in chosen], visits, draws)
+        ids = [clip.id for clip in chosen]
         return ClipBatch(
             latents=torch.stack([self._read(clip.latents, ("latents",))["latents"] for clip in chosen]),
-            noise=drawn[0],
-            t=drawn[1],
+            noise=self._noise(ids, visits, draws),
+            t=_times(ids, visits, draws),
             text=self._text([clip.caption for clip in chosen]),
         )
 
-    def _drawn(self, ids: Sequence[str], visits: Sequence[Visit], draws: Draws) -> tuple[Tensor, Tensor]:
-        """Noise [B C F H W] and t [B] of the visits."""
+    def _noise(self, ids: Sequence[str], visits: Sequence[Visit], draws: Draws) -> Latents:
         shape = self._model.geometry.latent_shape
-        noise, times = [], []
-        for item_id, visit in zip(ids, visits, strict=True):
-            noise.append(seeds.noise(shape, draws.noise_seed, item_id, visit.draw))
-            times.append(
-                time_of(item_id, visit.draw, noise_seed=draws.noise_seed, draws=draws.count, density=draws.density)
-            )
-        return torch.stack(noise), torch.tensor(times, dtype=torch.float32)
+        named = zip(ids, visits, strict=True)
+        return torch.stack([seeds.noise(shape, draws.noise_seed, item_id, visit.draw) for item_id, visit in named])
+
+    def _own_noise(self, keys: Sequence[str]) -> Latents:
+        return torch.stack([seeds.noise(self._model.geometry.latent_shape, key) for key in keys])
 
     def _text(self, captions: Sequence[str]) -> TextCondition:
         for caption in captions:
@@ -141,6 +167,15 @@ class Source:
             if len(keys) == 2 and torch.equal(tensors[keys[0]], tensors[keys[1]]):
                 _log.warning("%s: both clips are the same, so there is nothing to learn from this pair", path)
         return self._latents[path]
+
+
+def _times(ids: Sequence[str], visits: Sequence[Visit], draws: Draws) -> Float[Tensor, "batch"]:
+    """The t of each visit."""
+    times = [
+        time_of(item_id, visit.draw, noise_seed=draws.noise_seed, draws=draws.count, density=draws.density)
+        for item_id, visit in zip(ids, visits, strict=True)
+    ]
+    return torch.tensor(times, dtype=torch.float32)
 
 
 def _load_latents(path: Path, keys: tuple[str, ...], shape: tuple[int, ...]) -> dict[str, Tensor]:

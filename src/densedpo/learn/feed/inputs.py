@@ -13,7 +13,7 @@ import numpy as np
 from densedpo.core.errors import BadInput
 from densedpo.core.layout import LatentLayout, Segments, latent_field, segment_of_latent
 from densedpo.core.records import Clip, Pair, Preference, read_jsonl
-from densedpo.core.seeds import generator
+from densedpo.core.seeds import derive_seed, generator
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,12 +30,20 @@ class Labels:
 
     field: NDArray[np.int8]  # [F]
     confidence: NDArray[np.float32]  # [F], 1 where none was given
+    judged: NDArray[np.bool_]  # [F], false where a 0 of the field is no tie but no answer
     sign: int
+    segments: Segments
+    owner: NDArray[np.int64]  # [F], the segment of each latent frame
 
     @property
     def non_tie_share(self) -> float:
         """Share of latent frames that carry a label."""
         return float((self.field != 0).mean())
+
+    @property
+    def judged_share(self) -> float:
+        """Share of latent frames that somebody judged, ties among them."""
+        return float(self.judged.mean())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +53,9 @@ class LabelledPair:
     id: str
     split: str
     caption: str
+    source: str  # what pairs share that must not be torn apart: the video of the real clip, else the prompt
     latents: Path
+    noise_keys: tuple[str, str]  # of the noises that a and b were generated from
     labels: Labels
 
 
@@ -60,21 +70,31 @@ class RealClip:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairSplits:
-    """The pairs of a run: `train` holds what is sampled, `validation` what is only measured."""
+    """The pairs of a run: `train` holds what is sampled, `validation` what is only measured.
+
+    `left_out` is the part of the training pairs that a run with a fold judges instead of learning from it.
+    """
 
     train: tuple[LabelledPair, ...]
     validation: tuple[LabelledPair, ...]
     num_too_tied: int
+    left_out: tuple[LabelledPair, ...] = ()
 
 
-def read_pairs(folder: Path, preferences: Path, geometry: Geometry, fingerprint: str) -> tuple[LabelledPair, ...]:
+def read_pairs(
+    folder: Path, preferences: Path, geometry: Geometry, fingerprint: str, *, clips: Path | None = None
+) -> tuple[LabelledPair, ...]:
     """Joins preferences with their pairs, in the order of the preferences file.
+
+    Args:
+        clips: the folder of the real clips; pairs of clips that were cut from one video then have one source.
 
     Raises:
         BadInput: a preference for a pair that does not exist, another model's or another length's pairs, ranges that
             do not cover the clip, or no preference at all.
     """
     pairs = {pair.id: pair for pair in read_jsonl(folder / "pairs.jsonl", Pair)}
+    sources = _sources(clips)
     joined = []
     for preference in read_jsonl(preferences, Preference, skip=num_header_rows(preferences)):
         pair = pairs.get(preference.pair_id)
@@ -91,7 +111,8 @@ def read_pairs(folder: Path, preferences: Path, geometry: Geometry, fingerprint:
             )
         if pair.split != preference.split:
             raise BadInput(f"{preferences}: pair {pair.id!r} is {preference.split} here and {pair.split} in its folder")
-        joined.append(_labelled(pair, preference, folder, preferences, geometry))
+        source = sources.get(pair.clip_id or "", pair.clip_id or pair.prompt_id)
+        joined.append(_labelled(pair, preference, folder, preferences, geometry, source))
     if not joined:
         raise BadInput(f"{preferences} holds no preference: judge the pairs and export first")
     return tuple(joined)
@@ -112,13 +133,16 @@ def num_header_rows(preferences: Path) -> int:
 def split_pairs(pairs: tuple[LabelledPair, ...], config: LearnConfig) -> PairSplits:
     """The pairs to train on, with shuffled labels where asked, and the validation pairs to measure on.
 
-    Held-out pairs take part in neither.
+    Held-out pairs take part in neither. With a fold, its part of the training pairs is left out, tied pairs included.
 
     Raises:
-        BadInput: nothing is left to train on, or evaluations are asked for and there is no validation pair.
+        BadInput: nothing is left to train on, a fold has no pair, or evaluations are asked for and there is no
+            validation pair.
     """
     usable = [pair for pair in pairs if _is_usable(pair, config)]
-    train = tuple(pair for pair in usable if pair.split == "train")
+    apart = _sources_left_out(pairs, config)
+    train = tuple(pair for pair in usable if pair.split == "train" and pair.source not in apart)
+    left_out = tuple(pair for pair in pairs if pair.split == "train" and pair.source in apart)
     validation = tuple(pair for pair in usable if pair.split == "validation")[: config.eval_pairs]
     num_too_tied = len(pairs) - len(usable)
     if not train:
@@ -132,7 +156,7 @@ def split_pairs(pairs: tuple[LabelledPair, ...], config: LearnConfig) -> PairSpl
         _log.warning("%d of %d pairs are too tied to be sampled", num_too_tied, len(pairs))
     if config.shuffle_labels:
         train = shuffled_labels(train, config.seed)
-    return PairSplits(train=train, validation=validation, num_too_tied=num_too_tied)
+    return PairSplits(train=train, validation=validation, num_too_tied=num_too_tied, left_out=left_out)
 
 
 def shuffled_labels(pairs: tuple[LabelledPair, ...], seed: int) -> tuple[LabelledPair, ...]:
@@ -160,24 +184,65 @@ def read_clips(clips: Path, vae_fingerprint: str) -> tuple[RealClip, ...]:
     return tuple(found)
 
 
-def _labelled(pair: Pair, preference: Preference, folder: Path, preferences: Path, geometry: Geometry) -> LabelledPair:
+def _sources(clips: Path | None) -> dict[str, str]:
+    """The source video of each real clip, by the clip's id."""
+    if clips is None or not (clips / "clips.jsonl").exists():
+        return {}
+    return {clip.id: clip.source for clip in read_jsonl(clips / "clips.jsonl", Clip)}
+
+
+def _sources_left_out(pairs: tuple[LabelledPair, ...], config: LearnConfig) -> frozenset[str]:
+    """The sources of the configured fold: the same cut for every fold of the same pairs, whatever else is set."""
+    if config.fold is None:
+        return frozenset()
+    index, num_folds = config.fold
+    found = {pair.source for pair in pairs if pair.split == "train"}
+    if len(found) < num_folds:
+        raise BadInput(f"fold = {list(config.fold)}: {len(found)} sources of training pairs are too few for its parts")
+    sources = sorted(found, key=lambda name: derive_seed("fold", name))
+    return frozenset(sources[index::num_folds])
+
+
+def _labelled(
+    pair: Pair, preference: Preference, folder: Path, preferences: Path, geometry: Geometry, source: str
+) -> LabelledPair:
     layout = LatentLayout(num_frames=geometry.num_frames, stride=geometry.temporal_stride)
     try:
         segments = Segments(ranges=preference.ranges)
         field = latent_field(preference.labels, segments, layout)
         given = preference.confidence or (1.0,) * len(segments)
-        confidence = np.asarray(given, dtype=np.float32)[segment_of_latent(segments, layout)]
+        owner = segment_of_latent(segments, layout)
+        confidence = np.asarray(given, dtype=np.float32)[owner]
+        judged = np.asarray(preference.answered or (True,) * len(segments), dtype=np.bool_)[owner]
     except BadInput as error:
         raise BadInput(f"{preferences}: pair {pair.id!r}: {error}") from None
     latents = folder / pair.latents
     if not latents.is_file():
         raise BadInput(f"{latents} is missing: generate the pairs of {folder.name} again")
-    labels = Labels(field=field, confidence=confidence, sign=preference.clip_label)
-    return LabelledPair(id=pair.id, split=pair.split, caption=pair.caption, latents=latents, labels=labels)
+    labels = Labels(
+        field=field,
+        confidence=confidence,
+        judged=judged | (field != 0),
+        sign=preference.clip_label,
+        segments=segments,
+        owner=owner,
+    )
+    return LabelledPair(
+        id=pair.id,
+        split=pair.split,
+        caption=pair.caption,
+        source=source,
+        latents=latents,
+        noise_keys=(pair.noise_key_a, pair.noise_key_b),
+        labels=labels,
+    )
 
 
 def _is_usable(pair: LabelledPair, config: LearnConfig) -> bool:
     if config.objective == "dpo":
         return pair.labels.sign != 0
+    # ties have no accuracy: a run that learns from them is measured on the same pairs as one that does not
+    takes_ties = config.objective == "dense_dpo_ties" and pair.split == "train"
+    share = pair.labels.judged_share if takes_ties else pair.labels.non_tie_share
     # all ties carry no loss even where the share asked for is 0
-    return pair.labels.non_tie_share >= max(config.min_non_tie_share, 1e-9)
+    return share >= max(config.min_non_tie_share, 1e-9)

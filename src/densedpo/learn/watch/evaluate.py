@@ -11,7 +11,9 @@ import torch
 
 from densedpo.learn.feed.order import Visit
 from densedpo.learn.objectives import dense_dpo
-from densedpo.learn.tasks import Outcome, PreferenceTask, preference_loss
+from densedpo.learn.objectives.errors import clip_gaps
+from densedpo.learn.tasks import Outcome, PreferenceTask
+from densedpo.learn.watch.drift import drift_row
 from densedpo.learn.watch.track import summarise
 
 if TYPE_CHECKING:
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from densedpo.learn.config import LearnConfig
-    from densedpo.learn.feed.batch import Source
+    from densedpo.learn.feed.batch import PairBatch, Source
     from densedpo.learn.feed.inputs import LabelledPair
+    from densedpo.learn.objectives import PairErrors
     from densedpo.learn.watch.track import Row
 
 _CHUNK = 16
@@ -33,6 +36,30 @@ class FrameReward:
     pair_id: str
     labels_per_latent_frame: tuple[int, ...]
     implicit_reward_per_latent_frame: tuple[float, ...]
+
+
+class _Ties:
+    """What a run does where nothing is preferred: the size of the margin, and whether both clips are unlearned."""
+
+    def __init__(self, *, beta: float) -> None:
+        self._beta = beta
+        self._count, self._margin, self._gap = 0, 0.0, 0.0
+
+    def add(self, errors: PairErrors, batch: PairBatch) -> None:
+        """Counts the tied frames of a batch."""
+        is_tie = (batch.judged & (batch.field == 0)).to(errors.valid.device) & errors.valid
+        gap_a, gap_b = clip_gaps(errors)
+        self._count += int(is_tie.sum())
+        self._margin += float(((gap_a - gap_b).abs() * is_tie).sum()) * self._beta / 2
+        self._gap += float(((gap_a + gap_b) / 2 * is_tie).sum())
+
+    def row(self) -> Row:
+        """`tie_margin`: the mean of |u|; `tie_gap`: policy minus reference error; None where there is no tie."""
+        count = self._count
+        return {
+            "tie_margin": self._margin / count if count else None,
+            "tie_gap": self._gap / count if count else None,
+        }
 
 
 class Evaluation:
@@ -49,16 +76,25 @@ class Evaluation:
         """The metrics row of a step.
 
         Beside the objective's own metrics stand, for runs of different objectives to be compared, `frame_accuracy` (as
-        dense_dpo counts) and its standard error over pairs.
+        dense_dpo counts) and its standard error over pairs; what happens on ties (`_Ties`); and the drift from the
+        reference, on the first draw of each pair, whose t are spread over all strata.
         """
         outcomes: list[Outcome] = []
+        times: list[float] = []
+        drifts: list[float] = []
+        ties = _Ties(beta=self._config.beta)
         hits, totals = torch.zeros(len(self._pairs)), torch.zeros(len(self._pairs))
         for draw in range(self._config.eval_draws):
             for visits in self._chunks(range(len(self._pairs)), draw):
                 poll()
                 batch = self._source.pairs(self._pairs, visits, self._task.draws)
-                errors = self._task.errors(batch, visits)
-                output = preference_loss(self._config, errors, batch)
+                if draw == 0:
+                    errors, drift = self._task.errors_and_drift(batch, visits)
+                    times, drifts = times + batch.t.tolist(), drifts + drift.tolist()
+                else:
+                    errors = self._task.errors(batch, visits)
+                ties.add(errors, batch)
+                output = self._task.loss(errors, batch, visits)
                 outcome = Outcome(loss=output.loss, weight=output.weight, t=batch.t, metrics=output.metrics)
                 outcomes.append(outcome.detached())
                 frames = dense_dpo(errors, batch.field.to(errors.valid.device), beta=self._config.beta)
@@ -72,6 +108,8 @@ class Evaluation:
             **summarise(outcomes),
             "frame_accuracy": float(hits.sum() / totals.sum().clamp_min(1)),
             "frame_accuracy_se": float(per_pair.std() / math.sqrt(len(per_pair))) if len(per_pair) > 1 else None,
+            **ties.row(),
+            **drift_row(times, drifts),
         }
 
     @torch.no_grad()

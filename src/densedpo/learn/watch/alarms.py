@@ -1,0 +1,110 @@
+"""Signs that a run learns something other than the preference: one warning each, and a mark in run.json."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from densedpo.core.files import write_atomic
+from densedpo.learn.run import RUN_FILE
+
+if TYPE_CHECKING:
+    from densedpo.learn.watch.track import Row
+
+_log = logging.getLogger("densedpo")
+_TOO_EASY: Final = 0.98
+# the paper saw shortcuts learned within 500 steps (DenseDPO, appendix C.4)
+_EARLY_STEPS: Final = 500
+_FITTED: Final = 0.95
+_WINDOW: Final = 10
+_RISES: Final = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Alarm:
+    """What was noticed, and after which step."""
+
+    name: str
+    step: int
+    message: str
+
+
+def find_alarms(train: Sequence[Row], validation: Sequence[Row]) -> list[Alarm]:
+    """The alarms that the newest evaluation gives reason for.
+
+    Args:
+        train: all training rows so far, in order.
+        validation: all evaluations so far, in order, the newest last.
+    """
+    return [*_too_easy(validation), *_shortcut(train, validation), *_unlearning(train, validation)]
+
+
+def raise_alarms(folder: Path, alarms: Sequence[Alarm]) -> None:
+    """Warns of each alarm that run.json does not know yet, and marks it there under `alarms`."""
+    path = folder / RUN_FILE
+    row = json.loads(path.read_text(encoding="utf-8"))
+    known = row.setdefault("alarms", [])
+    new = [alarm for alarm in alarms if alarm.name not in {entry["name"] for entry in known}]
+    for alarm in new:
+        _log.warning("%s", alarm.message)
+        known.append(asdict(alarm))
+    if new:
+        write_atomic(path, json.dumps(row, indent=2) + "\n")
+
+
+def _too_easy(validation: Sequence[Row]) -> Iterator[Alarm]:
+    accuracy = validation[-1].get("frame_accuracy")
+    if isinstance(accuracy, float) and accuracy >= _TOO_EASY:
+        yield _alarm(
+            "too_easy",
+            validation[-1],
+            f"validation accuracy is {accuracy:.3f}: the pairs may differ by a shortcut, not by quality",
+        )
+
+
+def _shortcut(train: Sequence[Row], validation: Sequence[Row]) -> Iterator[Alarm]:
+    """Training pairs are told apart, and validation pairs are not: their accuracy is within two errors of chance."""
+    recent = [value for row in train[-_WINDOW:] if isinstance(value := row.get("accuracy"), float)]
+    accuracy, error = validation[-1].get("frame_accuracy"), validation[-1].get("frame_accuracy_se")
+    if len(recent) < _WINDOW or not isinstance(accuracy, float) or not isinstance(error, float):
+        return
+    fitted = sum(recent) / len(recent)
+    if fitted > _FITTED and accuracy - 2 * error <= 0.5 and _step(validation[-1]) <= _EARLY_STEPS:
+        yield _alarm(
+            "shortcut",
+            validation[-1],
+            f"step {_step(validation[-1])}: accuracy is {fitted:.3f} on training pairs and {accuracy:.3f} +- "
+            f"{error:.3f} on validation pairs: the run learns the pairs by heart, or a shortcut",
+        )
+
+
+def _unlearning(train: Sequence[Row], validation: Sequence[Row]) -> Iterator[Alarm]:
+    """The margin grows through the loser while the winner gets worse than under the reference, at each evaluation."""
+    if not any("accuracy" in row for row in train[-1:]):
+        return  # sft has no loser to unlearn
+    last = validation[-1 - _RISES :]
+    gaps = [value for row in last if isinstance(value := row.get("win_gap"), float)]
+    margins = [value for row in last if isinstance(value := row.get("margin"), float)]
+    if len(gaps) <= _RISES or len(margins) <= _RISES or gaps[-1] <= 0:
+        return
+    if gaps == sorted(set(gaps)) and margins == sorted(set(margins)):
+        yield _alarm(
+            "unlearning",
+            validation[-1],
+            f"step {_step(validation[-1])}: the winner's error rises with the margin (win_gap {gaps[-1]:.2g}): the run "
+            "unlearns what both clips share; try loser_safeguard, fewer steps or a larger beta",
+        )
+
+
+def _alarm(name: str, row: Row, message: str) -> Alarm:
+    return Alarm(name=name, step=_step(row), message=message)
+
+
+def _step(row: Row) -> int:
+    step = row["step"]
+    assert isinstance(step, int)
+    return step
