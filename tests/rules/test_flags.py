@@ -27,6 +27,7 @@ FLAGS = {
     "judge reference": "--project --config --set --allow-stale",
     "judge export": "--pairs --annotator --judgements --project --set --allow-stale",
     "judge import": "--pairs --annotator --project --set",
+    "judge audit": "--run --top --project",
     "learn offline": "--pairs --preferences --model --project --config --set --allow-stale --dry-run",
     "measure run": "--run --model --project --config --set --allow-stale --json",
     "measure compare": "--pairs --preferences --run --project --config --set --allow-stale --json",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from densedpo.cli.audit import audit
 from densedpo.cli.options import AllowStaleOption, ConfigOption, ProjectOption, SetOption
 
 if TYPE_CHECKING:
@@ -114,6 +115,9 @@ def import_(
     with LabelStore.open(found.labels_db) as store:
         done = import_labels(file, pair_set, store, segment_seconds=settings.segment_seconds, annotator=annotator)
     typer.echo(f"{done.num_new} answers stored, {done.num_known} were stored before")
+
+
+app.command()(audit)
 
 
 def _judge(judge: Judge, project: Project, name: str, segment_seconds: float, *, allow_stale: bool) -> None:
