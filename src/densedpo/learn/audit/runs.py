@@ -74,7 +74,7 @@ def _fold_run(project: Project, name: str) -> _FoldRun:
     if fold is None:
         raise BadInput(
             f"runs/{name} has seen all labels, so it cannot question any; train one run for each part with "
-            "--set fold=[0,5], --set fold=[1,5] and so on"
+            '--set "fold=[0,5]", --set "fold=[1,5]" and so on'
         )
     return _FoldRun(
         name=name,
