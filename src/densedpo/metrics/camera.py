@@ -9,15 +9,15 @@ motion. Units do not depend on the size of the frames, or on their rate up to wh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from densedpo.metrics.motion import FLOW_FPS, check_video, flow_finder, flow_scale, gray_frame, moving_part, resample
+from densedpo.metrics.motion import FLOW_FPS, FlowStep, flow_steps, resample
 
 TOP_SHARE: Final = 0.05  # of the frame's pixels, as VBench's dynamic degree has it
 MIN_TOP_SHARE: Final = 0.01  # where less than 5 % of the frame moves, all that does counts, but no less than this
@@ -51,8 +51,8 @@ class CameraMotion:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StepFlow:
-    """One step from a frame to the next, at the size that flow is computed at: flows [H, W, 2] in pixels.
+class _Split:
+    """Flows [h, w, 2] of one step, in pixels of the size that flow is computed at.
 
     `seen` is the flow of every pixel, `camera` what the camera's motion would make it; their difference is the
     objects'. `inside` is False where the camera carries a pixel out of the picture, which no flow can follow.
@@ -73,43 +73,25 @@ def measure_camera(frames: NDArray[np.uint8], *, fps: float) -> CameraMotion:
         ValueError: the clip is no RGB uint8 video, or shorter than two frames at that rate.
     """
     at_fps = min(fps, FLOW_FPS)
-    rows = []
-    num_static = 0
-    small = _at_flow_size(resample(frames, fps=fps, at_fps=at_fps))
-    for step in camera_steps(small):
-        if step is None:
-            num_static += 1
-            rows.append((0.0, 0.0, 0.0, 0.0, 0.0))
-        else:
-            rows.append(_numbers(step))
-    side = min(small.shape[1:3])
-    mean, top5, residual, residual_mean, camera = (np.mean(rows, axis=0) * at_fps * 100 / side).tolist()
+    return split_motion(flow_steps(resample(frames, fps=fps, at_fps=at_fps)), fps=at_fps)
+
+
+def split_motion(steps: Sequence[FlowStep], *, fps: float) -> CameraMotion:
+    """Motion of a clip from its steps; `fps` is the rate that these were taken at."""
+    rows = [(0.0, 0.0, 0.0, 0.0, 0.0) if step.flow is None else _numbers(_split(step.flow, step)) for step in steps]
+    side = min(steps[0].gray.shape)
+    mean, top5, residual, residual_mean, camera = (np.mean(rows, axis=0) * fps * 100 / side).tolist()
     return CameraMotion(
         mean=mean,
         top5=top5,
         residual=residual,
         residual_mean=residual_mean,
         camera=camera,
-        static_share=num_static / len(rows),
-        num_steps=len(rows),
-        fps=at_fps,
+        static_share=sum(step.flow is None for step in steps) / len(steps),
+        num_steps=len(steps),
+        fps=fps,
         side=side,
     )
-
-
-def camera_steps(frames: NDArray[np.uint8]) -> list[StepFlow | None]:
-    """The steps of a clip [F, H, W, 3] at the size given; None where nothing changes from one frame to the next."""
-    check_video(frames)
-    flow = flow_finder()
-    steps: list[StepFlow | None] = []
-    for before, after in pairwise(frames):
-        moving = moving_part(before, after)
-        if not moving.any():
-            steps.append(None)
-            continue
-        gray = gray_frame(before)
-        steps.append(_split(flow(gray, gray_frame(after)), moving=moving, textured=_textured(gray)))
-    return steps
 
 
 def top_mean(magnitude: NDArray[np.floating]) -> float:
@@ -119,27 +101,22 @@ def top_mean(magnitude: NDArray[np.floating]) -> float:
     return float(np.partition(magnitude, -count, axis=None)[-count:].mean(dtype=np.float64))
 
 
-def _at_flow_size(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    scale = flow_scale(frames.shape[1], frames.shape[2])
-    if scale == 1.0:
-        return frames
-    how = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
-    resized = [cv2.resize(frame, None, fx=scale, fy=scale, interpolation=how) for frame in frames]
-    return np.asarray(np.stack(resized), dtype=np.uint8)
-
-
 def _textured(gray: NDArray[np.uint8]) -> NDArray[np.bool_]:
     across = cv2.Sobel(gray, cv2.CV_32F, 1, 0, scale=1 / 8)
     down = cv2.Sobel(gray, cv2.CV_32F, 0, 1, scale=1 / 8)
     return np.asarray(np.hypot(across, down) > _TEXTURE)
 
 
-def _split(flow: NDArray[np.float32], *, moving: NDArray[np.bool_], textured: NDArray[np.bool_]) -> StepFlow:
-    height, width = moving.shape
+def _split(flow: NDArray[np.float32], step: FlowStep) -> _Split:
+    height, width = step.gray.shape
+    shrinks = step.moving.size > step.gray.size
+    area = step.moving.astype(np.float32)
+    moving = cv2.resize(area, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR) > 0.5
+    textured = _textured(step.gray)
     affine = _camera(flow, textured=textured)
     if affine is None:
         camera = np.zeros_like(flow)
-        inside = np.ones(moving.shape, dtype=np.bool_)
+        inside = np.ones((height, width), dtype=np.bool_)
         measured = moving
     else:
         y, x = np.mgrid[0:height, 0:width].astype(np.float32)
@@ -154,7 +131,7 @@ def _split(flow: NDArray[np.float32], *, moving: NDArray[np.bool_], textured: ND
         )
         measured = moving | textured
     # where nothing can be seen to move, nothing moves on its own
-    return StepFlow(seen=np.where(measured[..., None], flow, camera), camera=camera, inside=inside)
+    return _Split(seen=np.where(measured[..., None], flow, camera), camera=camera, inside=inside)
 
 
 def _camera(flow: NDArray[np.float32], *, textured: NDArray[np.bool_]) -> NDArray[np.float64] | None:
@@ -178,7 +155,7 @@ def _camera(flow: NDArray[np.float32], *, textured: NDArray[np.bool_]) -> NDArra
     return np.asarray(affine, dtype=np.float64) if hull >= _MIN_SPREAD * height * width else None
 
 
-def _numbers(step: StepFlow) -> tuple[float, float, float, float, float]:
+def _numbers(step: _Split) -> tuple[float, float, float, float, float]:
     seen = np.hypot(step.seen[..., 0], step.seen[..., 1])
     own = step.seen - step.camera
     residual = np.hypot(own[..., 0], own[..., 1])[step.inside]

@@ -28,6 +28,20 @@ MIN_MOVING_PIXELS: Final = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FlowStep:
+    """A step from one frame to the next: what everything that measures motion is computed from.
+
+    `gray` is the first of the two frames [h, w] at the size that flow is computed at, and `flow` [h, w, 2] the
+    displacement of its pixels (x, y) in pixels of that size; None where nothing moves. `moving` is the part of the
+    frame that moves, [H, W] at its own size.
+    """
+
+    gray: NDArray[np.uint8]
+    flow: NDArray[np.float32] | None
+    moving: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Steps:
     """Motion of each step from frame i to frame i + 1, float64 [num_frames - 1] each.
 
@@ -65,7 +79,12 @@ def measure_motion(frames: NDArray[np.uint8], *, fps: float, at_fps: float = FLO
     Raises:
         ValueError: the clip is no RGB uint8 video, or shorter than two frames at the stated rate.
     """
-    return _mean_of(step_motion(resample(frames, fps=fps, at_fps=at_fps)), fps=at_fps)
+    return mean_motion(flow_steps(resample(frames, fps=fps, at_fps=at_fps)), fps=at_fps)
+
+
+def mean_motion(steps: Sequence[FlowStep], *, fps: float) -> Motion:
+    """Motion of a clip from its steps; `fps` is the rate that these were taken at."""
+    return _mean_of(_step_motion(steps), fps=fps)
 
 
 def segment_motion(frames: NDArray[np.uint8], segments: Sequence[tuple[int, int]], *, fps: float) -> tuple[Motion, ...]:
@@ -85,17 +104,29 @@ def step_motion(frames: NDArray[np.uint8]) -> Steps:
 
     Source: Kroeger et al., Fast Optical Flow using Dense Inverse Search, ECCV 2016 (OpenCV's medium preset).
     """
+    return _step_motion(flow_steps(frames))
+
+
+def flow_steps(frames: NDArray[np.uint8]) -> tuple[FlowStep, ...]:
+    """The steps between neighbouring frames [F, H, W, 3], at the clip's own rate.
+
+    Raises:
+        ValueError: the clip is no RGB uint8 video of two frames or more.
+    """
     check_video(frames)
     flow = flow_finder()
     scale = flow_scale(frames.shape[1], frames.shape[2])
     grays = [gray_frame(frame, scale) for frame in frames]
-    rows = []
+    steps = []
     for i in range(len(frames) - 1):
         moving = moving_part(frames[i], frames[i + 1])
-        if moving.any():
-            rows.append(_one_step(flow(grays[i], grays[i + 1]), moving))
-        else:
-            rows.append((0.0, 0.0, 0.0))
+        found = flow(grays[i], grays[i + 1]) if moving.any() else None
+        steps.append(FlowStep(gray=grays[i], flow=found, moving=moving))
+    return tuple(steps)
+
+
+def _step_motion(steps: Sequence[FlowStep]) -> Steps:
+    rows = [(0.0, 0.0, 0.0) if step.flow is None else _one_step(step.flow, step.moving) for step in steps]
     frame_px, object_px, moving_share = np.asarray(rows, dtype=np.float64).T
     return Steps(frame_px=frame_px, object_px=object_px, moving_share=moving_share)
 

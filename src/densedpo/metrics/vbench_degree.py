@@ -8,13 +8,14 @@ difference between a camera and an object that moves: `camera.py` has the contin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from densedpo.metrics.motion import check_video, flow_finder, flow_scale, gray_frame, moving_part
+from densedpo.metrics.motion import FlowStep, check_video, flow_steps
 
 TARGET_FPS: Final = 8
 TOP_SHARE: Final = 0.05
@@ -38,22 +39,24 @@ def is_dynamic(frames: NDArray[np.uint8], *, fps: float) -> bool:
     taken = frames[:: max(1, round(fps / TARGET_FPS))]
     if len(taken) < MIN_FRAMES:
         raise ValueError(f"dynamic degree needs {MIN_FRAMES} frames at {TARGET_FPS} fps, not {len(taken)}")
-    threshold = THRESHOLD_PX * min(frames.shape[1:3]) / 256
-    num_moving = int((step_magnitudes(taken) > threshold).sum())
-    return num_moving >= round(4 * (len(taken) / 16))
+    return steps_are_dynamic(flow_steps(taken))
 
 
-def step_magnitudes(frames: NDArray[np.uint8]) -> NDArray[np.float64]:
+def steps_are_dynamic(steps: Sequence[FlowStep]) -> bool:
+    """The rule on the steps between frames taken at about 8 per second, two or more of them."""
+    threshold = THRESHOLD_PX * min(steps[0].moving.shape) / 256
+    num_moving = int((step_magnitudes(steps) > threshold).sum())
+    return num_moving >= round(4 * ((len(steps) + 1) / 16))
+
+
+def step_magnitudes(steps: Sequence[FlowStep]) -> NDArray[np.float64]:
     """What is held against the threshold: one number of pixels for each step, float64 [F - 1]."""
-    flow = flow_finder()
-    height, width = frames.shape[1:3]
-    scale = flow_scale(height, width)
-    count = int(TOP_SHARE * height * width)
-    found = np.zeros(len(frames) - 1)
-    for i in range(len(found)):
-        moving = moving_part(frames[i], frames[i + 1])
-        if moving.any():
-            step = flow(gray_frame(frames[i], scale), gray_frame(frames[i + 1], scale))
-            magnitude = cv2.resize(np.hypot(step[..., 0], step[..., 1]), (width, height)) / scale
-            found[i] = np.sort((magnitude * moving).ravel())[-count:].mean()
+    found = np.zeros(len(steps))
+    for i, step in enumerate(steps):
+        if step.flow is not None:
+            height, width = step.moving.shape
+            magnitude = np.hypot(step.flow[..., 0], step.flow[..., 1]) * (width / step.flow.shape[1])
+            magnitude = cv2.resize(magnitude, (width, height), interpolation=cv2.INTER_LINEAR) * step.moving
+            count = int(TOP_SHARE * magnitude.size)
+            found[i] = np.sort(magnitude, axis=None)[-count:].mean()
     return found

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from densedpo.metrics.motion import flow_steps
 from densedpo.metrics.vbench_degree import is_dynamic, step_magnitudes
 
 SIDE = 64
@@ -23,7 +24,7 @@ def squares(places: list[float]) -> NDArray[np.uint8]:
 
 
 def test_the_magnitude_is_that_of_the_fastest_twentieth() -> None:
-    assert step_magnitudes(squares([4, 6, 10])) == pytest.approx([2.0, 4.0], rel=0.05)
+    assert step_magnitudes(flow_steps(squares([4, 6, 10]))) == pytest.approx([2.0, 4.0], rel=0.05)
 
 
 @pytest.mark.parametrize(("speed", "expected"), [(0.0, False), (1.3, False), (1.7, True), (3.0, True)])
