@@ -53,9 +53,11 @@ def _words(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def test_settings_are_not_read_from_the_environment() -> None:
+    """But for secrets, which one module reads."""
     found = [
         f"{name}:{node.lineno}"
         for name, tree in TREES.items()
+        if name != "judge/credentials.py"
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and _dotted(node) in {"os.environ", "os.getenv", "os.putenv"}
     ]

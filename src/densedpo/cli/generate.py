@@ -1,4 +1,4 @@
-"""`densedpo generate independent | guided | calibrate`: pairs of clips to be judged."""
+"""`densedpo generate independent | guided | arena | calibrate`: pairs of clips to be judged."""
 
 from __future__ import annotations
 
@@ -53,6 +53,29 @@ def guided(
 
     loaded = load_config(GuidedConfig, config, settings)
     _generate(plan_guided(find_project(project), name, model=model, config=loaded), dry_run=dry_run)
+
+
+@app.command()
+def arena(
+    first: Annotated[str, typer.Argument(help="A run's name, or 'base' for the model without an adapter.")],
+    second: Annotated[str, typer.Argument(help="The other one.")],
+    name: Annotated[str, typer.Option("--name", help="Name of the set of pairs; FIRST-SECOND if not given.")] = "",
+    model: ModelOption = "tiny",
+    project: ProjectOption = None,
+    config: ConfigOption = None,
+    settings: SetOption = [],
+) -> None:
+    """Make pairs of two models' clips, from the same prompts and noise, to be compared blind."""
+    from densedpo.core.config import load_config
+    from densedpo.core.workspace import find_project
+    from densedpo.generate.arena import generate_arena, plan_arena
+    from densedpo.generate.config import ArenaConfig
+
+    loaded = load_config(ArenaConfig, config, settings)
+    called = name or f"{first}-{second}"
+    plan = plan_arena(find_project(project), called, first, second, model=model, config=loaded)
+    num_made = generate_arena(plan)
+    typer.echo(f"{num_made} pairs made, {len(plan.pairs.pairs)} in pairs/{called}; next: densedpo judge serve {called}")
 
 
 @app.command()

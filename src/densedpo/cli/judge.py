@@ -1,4 +1,4 @@
-"""`densedpo judge oracle | reference | export | import`: pairs to judgements to preferences."""
+"""`densedpo judge oracle | reference | export | import | serve | invite`: pairs to judgements to preferences."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from densedpo.judge.aggregate import LabelSummary
     from densedpo.judge.pairset import PairSet
     from densedpo.judge.protocol import Judge
+    from densedpo.judge.store import LabelStore
 
 PairsArgument = Annotated[str, typer.Argument(metavar="PAIRS", help="Name of the pairs, as in pairs/PAIRS.")]
 PairsOption = Annotated[str, typer.Option("--pairs", help="Name of the pairs, as in pairs/NAME.")]
@@ -64,7 +65,7 @@ def export(
     pairs: PairsOption,
     annotator: Annotated[list[str], typer.Option("--annotator", help="Only this one; may be repeated.")] = [],
     judgements: Annotated[
-        Path | None, typer.Option("--judgements", help="Also write every answer to this JSONL file.")
+        Path | None, typer.Option("--judgements", help="Also write every answer to this .jsonl, .csv or .parquet file.")
     ] = None,
     project: ProjectOption = None,
     set_: SetOption = [],
@@ -72,21 +73,22 @@ def export(
 ) -> None:
     """Write the preferences that the answers add up to: what `learn` reads."""
     from densedpo.core.config import load_config
-    from densedpo.core.records import write_jsonl
+    from densedpo.core.records import to_row
     from densedpo.core.workspace import find_project
+    from densedpo.judge.formats import write_rows
     from densedpo.judge.preferences import ExportConfig, collect, write_preferences
-    from densedpo.judge.store import LabelStore
 
     settings = load_config(ExportConfig, None, set_)
     found = find_project(project)
     pair_set = _pair_set(found, pairs, allow_stale=allow_stale)
-    with LabelStore.open(found.labels_db, create=False) as store:
+    with _labels(found, create=False) as store:
         preferences = collect(
             pair_set, store, segment_seconds=settings.segment_seconds, only_annotators=annotator or None
         )
         path = write_preferences(preferences, found, name)
         if judgements is not None:
-            write_jsonl(judgements, store.judgements(pair_set.hashes, annotators=annotator or None))
+            rows = store.judgements(pair_set.hashes, annotators=annotator or None)
+            write_rows(judgements, [to_row(row) for row in rows])
     header = preferences.header
     typer.echo(f"{found.relative(path)}: {header.num_judgements} answers by {', '.join(header.annotators)}")
     _echo_summary(preferences.summary)
@@ -96,7 +98,9 @@ def export(
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="JSONL: one judgement or the labels of one pair in each row.")],
+    file: Annotated[
+        Path, typer.Argument(help="JSONL, CSV or Parquet: one judgement or the labels of one pair in each row.")
+    ],
     pairs: PairsOption,
     annotator: Annotated[str | None, typer.Option("--annotator", help="Who, where a row does not say.")] = None,
     project: ProjectOption = None,
@@ -107,14 +111,63 @@ def import_(
     from densedpo.core.workspace import find_project
     from densedpo.judge.exchange import ImportConfig, import_labels
     from densedpo.judge.pairset import PairSet
-    from densedpo.judge.store import LabelStore
 
     settings = load_config(ImportConfig, None, set_)
     found = find_project(project)
     pair_set = PairSet.read(found.pairs(pairs))
-    with LabelStore.open(found.labels_db) as store:
+    with _labels(found) as store:
         done = import_labels(file, pair_set, store, segment_seconds=settings.segment_seconds, annotator=annotator)
     typer.echo(f"{done.num_new} answers stored, {done.num_known} were stored before")
+
+
+@app.command()
+def serve(
+    pairs: PairsArgument,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="Port to listen on; 0 takes a free one.")] = 8040,
+    public_url: Annotated[
+        str | None, typer.Option("--public-url", help="https address of the proxy through which people come.")
+    ] = None,
+    project: ProjectOption = None,
+    config: ConfigOption = None,
+    set_: SetOption = [],
+    allow_stale: AllowStaleOption = False,
+) -> None:
+    """Open the labelling studio: a web app in which people compare pairs in time."""
+    from densedpo.core.config import load_config
+    from densedpo.core.workspace import find_project
+    from densedpo.judge.studies.config import StudyConfig
+
+    settings = load_config(StudyConfig, config, set_)
+    found = find_project(project)
+    pair_set = _pair_set(found, pairs, allow_stale=allow_stale)
+
+    from densedpo.judge.web.serve import serve as serve_study
+
+    with _labels(found) as store:
+        serve_study(found, pair_set, store, settings, host=host, port=port, public_url=public_url, say=typer.echo)
+
+
+@app.command()
+def invite(
+    name: Annotated[str, typer.Argument(help="Of the person; answers are stored under it.")],
+    admin: Annotated[bool, typer.Option("--admin", help="May see the dashboard and everybody's answers.")] = False,
+    project: ProjectOption = None,
+) -> None:
+    """Print a token with which a person signs in; a second one for the same name replaces the first."""
+    from densedpo.core.workspace import find_project
+    from densedpo.judge.studies.invitations import invite as invite_person
+
+    with _labels(find_project(project)) as store:
+        token = invite_person(store.database, name, is_admin=admin)
+    typer.echo(token)
+
+
+def _labels(project: Project, *, create: bool = True) -> LabelStore:
+    from densedpo.judge.credentials import labels_at
+    from densedpo.judge.store import LabelStore
+
+    return LabelStore.open(labels_at(project.labels_db), create=create)
 
 
 app.command()(audit)
@@ -123,10 +176,9 @@ app.command()(audit)
 def _judge(judge: Judge, project: Project, name: str, segment_seconds: float, *, allow_stale: bool) -> None:
     from densedpo.judge.preferences import collect
     from densedpo.judge.run import judge_pairs
-    from densedpo.judge.store import LabelStore
 
     pairs = _pair_set(project, name, allow_stale=allow_stale)
-    with LabelStore.open(project.labels_db) as store:
+    with _labels(project) as store:
         done = judge_pairs(judge, pairs, store, segment_seconds=segment_seconds)
         preferences = collect(pairs, store, segment_seconds=segment_seconds, only_annotators=[done.annotator])
     known = f" ({done.num_known} were judged before)" if done.num_known else ""

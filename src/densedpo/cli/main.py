@@ -44,6 +44,8 @@ _EXTRA_OF: Final = {
     "jaxtyping": "train",
     "tensorboard": "train",
     "matplotlib": "report",
+    "psycopg": "postgres",
+    "pyarrow": "parquet",
 }
 _VERBOSITY: Final = ("-q", "--quiet", "-v", "--verbose")
 
@@ -95,8 +97,10 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
     logging.basicConfig(level=logging.WARNING, format="densedpo: %(message)s")
     logging.getLogger("densedpo").setLevel(logging.INFO)
     before = signal.signal(signal.SIGTERM, _stop)
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        app(args=_verbosity_first(sys.argv[1:] if arguments is None else arguments), prog_name="densedpo")
+        _refuse_secrets(given)
+        app(args=_verbosity_first(given), prog_name="densedpo")
     except BadInput as error:
         _leave(str(error), 2)
     except Interrupted as error:
@@ -114,6 +118,14 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     """Ends a verb as a machine asks: every stage survives a cut anywhere; training catches the signal for itself."""
     raise Interrupted(f"stopped by {signal.Signals(number).name}; run the same command again to go on")
+
+
+def _refuse_secrets(arguments: Sequence[str]) -> None:
+    if any("postgres" in argument and "://" in argument for argument in arguments):
+        raise BadInput(
+            "a database's URL does not belong on the command line, where others can read its password; put it into the "
+            "environment as DENSEDPO_DATABASE_URL"
+        )
 
 
 def _verbosity_first(arguments: Sequence[str]) -> list[str]:

@@ -37,6 +37,13 @@ class IndependentConfig(PairConfig):
     """Pairs from two independent noises."""
 
 
+class ArenaConfig(PairConfig):
+    """Pairs of two models, one for each prompt, to compare the models blind; held-out prompts unless told otherwise."""
+
+    splits: tuple[Split, ...] = Field(("held_out",), min_length=1)
+    """Whose prompts are used."""
+
+
 class GuidedConfig(PairConfig):
     """Pairs from one real clip, noised twice to the same eta, drawn once per prompt from [eta_min, eta_max]."""
 

@@ -1,4 +1,4 @@
-"""Labels from elsewhere: a JSONL file into the store, all of it or nothing.
+"""Labels from elsewhere: a JSONL, CSV or Parquet file into the store, all of it or nothing.
 
 A row is either a judgement as `judge export --judgements` writes it, or the labels of one pair:
 `{"pair_id": "...", "labels": [1, 0, -1, -1]}` with +1 where `a` is better, and optionally who said so.
@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field, JsonValue
 from densedpo.core.config import Config
 from densedpo.core.errors import BadInput
 from densedpo.core.records import Judgement, Pair, from_row
+from densedpo.judge.formats import read_rows
 from densedpo.judge.pairset import PairSet, ranges_of
 from densedpo.judge.run import judgement_id, now, tool_version
 from densedpo.judge.store import Appended, ConflictingAnswer, LabelStore
@@ -63,7 +64,8 @@ def import_labels(
     """
     judgements: list[Judgement] = []
     row_of: dict[str, int] = {}
-    for number, row in _rows(path):
+    is_table = path.suffix.lower() in {".csv", ".parquet"}
+    for number, row in enumerate(read_rows(path), start=2) if is_table else _rows(path):
         where = f"{path}:{number}"
         if "answer" in row:
             found = [_judgement(row, pairs, segment_seconds, where)]

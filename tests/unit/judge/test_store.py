@@ -181,7 +181,7 @@ def test_a_newer_schema(path: Path) -> None:
     with connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
-    with pytest.raises(BadInput, match=r"newer densedpo \(schema 9999; this one knows 0001\)"):
+    with pytest.raises(BadInput, match=r"newer densedpo \(schema 9999; this one knows 0002\)"):
         LabelStore.open(path)
 
 

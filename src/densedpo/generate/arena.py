@@ -1,0 +1,215 @@
+"""Pairs for an arena: for each prompt a clip of one model beside a clip of another, from the same noise.
+
+`a` is always the first model and `b` the second; who judges them does not know, since the studio draws the sides. The
+pairs are for comparing models: learning refuses them, as no policy made both clips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from densedpo.adapters import catalogue
+from densedpo.core.errors import BadInput
+from densedpo.core.provenance import sha256_file, sha256_json
+from densedpo.core.records import Pair, Prompt, to_row
+from densedpo.core.workspace import Project, append_jsonl, require_fresh, stamp_path, write_atomic, write_stamp, writing
+from densedpo.generate.config import ArenaConfig
+from densedpo.generate.plan import PairPlan, PlannedPair, pixel_scale, select_prompts
+from densedpo.generate.resume import PAIRS_FILE, prepare, sort_rows
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from densedpo.adapters.base import VideoModel
+
+BASE: Final = "base"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contestant:
+    """A model: the base, or the base with the adapter of a run. `name` is what the settings call it."""
+
+    name: str
+    model: Path
+    adapter: Path | None
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of what makes its clips."""
+        base = catalogue.fingerprint(self.model)
+        return base if self.adapter is None else sha256_json([base, sha256_file(self.adapter)])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArenaPlan:
+    """The pairs to make, and by whom."""
+
+    pairs: PairPlan
+    first: Contestant
+    second: Contestant
+
+
+def contestant(project: Project, name: str, *, model: str | Path) -> Contestant:
+    """The base model by the name `base`, or a run of the project by its name.
+
+    Raises:
+        BadInput: there is no such run, or it is not finished.
+    """
+    folder = catalogue.find(model)
+    if name == BASE:
+        return Contestant(name=name, model=folder, adapter=None)
+    require_fresh(project.run(name), project)
+    adapter = project.run(name) / "adapter.safetensors"
+    if not adapter.is_file():
+        raise BadInput(f"{project.relative(adapter)} is missing; finish the run by `densedpo learn offline {name}`")
+    return Contestant(name=name, model=folder, adapter=adapter)
+
+
+def plan_arena(
+    project: Project, name: str, first: str, second: str, *, model: str | Path, config: ArenaConfig
+) -> ArenaPlan:
+    """The plan for one pair for each prompt.
+
+    Raises:
+        BadInput: no such model or run, twice the same, or no prompts in these splits.
+    """
+    a, b = (contestant(project, each, model=model) for each in (first, second))
+    if a == b:
+        raise BadInput(f"an arena is between two models, not {first} and {second}; name two runs, or a run and {BASE}")
+    defaults = catalogue.defaults(model)
+    num_steps = config.num_steps or defaults.num_steps
+    scale = defaults.guidance_scale if config.guidance_scale is None else config.guidance_scale
+    prompts = select_prompts(project, config.splits, seed=config.seed, allow_clipless=True)
+    if len(prompts) < config.num_pairs:
+        raise BadInput(f"num_pairs = {config.num_pairs}, but these splits hold {len(prompts)} prompts")
+    identity = sha256_json([a.fingerprint, b.fingerprint])
+    pairs = PairPlan(
+        project=project,
+        folder=project.pairs(name),
+        model=a.model,
+        device=config.device,
+        pairs_per_batch=config.pairs_per_batch,
+        settings={
+            "kind": "arena",
+            "model": identity,
+            "a": a.name,
+            "b": b.name,
+            "num_steps": num_steps,
+            "guidance_scale": scale,
+            "seed": config.seed,
+            "splits": list(config.splits),
+            "dtype": config.dtype,
+        },
+        pairs=tuple(
+            PlannedPair(
+                pair=_record(prompt, identity, model=model, num_steps=num_steps, scale=scale, config=config),
+                clip_latents=None,
+            )
+            for prompt in prompts[: config.num_pairs]
+        ),
+    )
+    return ArenaPlan(pairs=pairs, first=a, second=b)
+
+
+def generate_arena(plan: ArenaPlan) -> int:
+    """Makes the pairs that the folder lacks; cut short at any moment, the same call goes on.
+
+    Returns:
+        How many pairs were made.
+
+    Raises:
+        BadInput: another process writes there, other settings made what is there, a full disk.
+    """
+    from densedpo.core.progress import track
+
+    pairs = plan.pairs
+    with writing(pairs.folder) as folder:
+        todo = prepare(pairs)
+        if todo:
+            stamp_path(folder).unlink(missing_ok=True)
+            for _ in track(_made(plan, todo), total=len(todo), what="generating pairs"):
+                pass
+        if not stamp_path(folder).exists():
+            sort_rows(pairs)
+            runs = [pairs.project.run(each.name) for each in (plan.first, plan.second) if each.adapter is not None]
+            write_stamp(folder, [pairs.project.clips, *runs], pairs.project)
+    return len(todo)
+
+
+def _made(plan: ArenaPlan, todo: Sequence[PlannedPair]) -> Iterator[Pair]:
+    """Yields each pair when it is on the disk in full."""
+    import torch
+    from safetensors.torch import save
+
+    from densedpo.core.media import write_pair_mp4
+    from densedpo.generate.pairs import load_model
+
+    models = []
+    for each in (plan.first, plan.second):  # both at once: one adapter cannot be taken off again
+        models.append(load_model(plan.pairs))
+        if each.adapter is not None:
+            models[-1].load_adapter(each.adapter)
+    folder = plan.pairs.folder
+    for start in range(0, len(todo), plan.pairs.pairs_per_batch):
+        batch = [planned.pair for planned in todo[start : start + plan.pairs.pairs_per_batch]]
+        sides = [_sampled(model, batch) for model in models]
+        for index, pair in enumerate(batch):
+            a, b = (side[index].contiguous() for side in sides)
+            write_atomic(folder / pair.latents, save({"a": a, "b": b}))
+            frames = models[0].decode_latents(torch.stack([a, b]))
+            write_pair_mp4(folder / pair.video, frames[0], frames[1], fps=pair.fps, pixel_scale=pair.pixel_scale)
+            append_jsonl(folder / PAIRS_FILE, to_row(pair))
+            yield pair
+
+
+def _sampled(model: VideoModel, batch: Sequence[Pair]) -> Float[Tensor, "pair c f h w"]:
+    import torch
+
+    from densedpo.core.seeds import noise
+    from densedpo.generate.sampler import sample
+
+    latents = sample(
+        model,
+        start=torch.stack([noise(model.geometry.latent_shape, pair.noise_key_a) for pair in batch]),
+        sigmas=model.sigmas(batch[0].num_steps),
+        text=model.encode_text([pair.caption for pair in batch]),
+        null_text=model.encode_text([""]),
+        guidance_scale=batch[0].guidance_scale,
+    )
+    return latents.cpu()
+
+
+def _record(
+    prompt: Prompt, identity: str, *, model: str | Path, num_steps: int, scale: float, config: ArenaConfig
+) -> Pair:
+    geometry = catalogue.geometry(model)
+    noise_key = f"{config.seed}/{prompt.id}/arena"
+    made_from = [identity, config.dtype, prompt.id, prompt.caption, noise_key, num_steps, scale]
+    pair_id = f"arena-{sha256_json(made_from)[:16]}"
+    return Pair(
+        id=pair_id,
+        kind="arena",
+        prompt_id=prompt.id,
+        clip_id=None,
+        caption=prompt.caption,
+        split=prompt.split,
+        eta=None,
+        noise_key_a=noise_key,
+        noise_key_b=noise_key,
+        seed=config.seed,
+        num_steps=num_steps,
+        guidance_scale=scale,
+        model=identity,
+        num_frames=geometry.num_frames,
+        fps=geometry.fps,
+        height=geometry.height,
+        width=geometry.width,
+        pixel_scale=pixel_scale(geometry),
+        video=f"videos/{pair_id}.mp4",
+        latents=f"latents/{pair_id}.safetensors",
+        scene=prompt.scene,
+    )

@@ -1,0 +1,59 @@
+"""A studio that listens, in a thread of the tests, and what the tests ask of a browser."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+import uvicorn
+
+from densedpo.judge.studies.invitations import invite
+from densedpo.judge.web.serve import server_of
+from studio_example import Room
+
+CHROMIUM: Final = Path("/usr/bin/chromium")
+
+
+def require(path: Path, package: str) -> None:
+    """Skips a test whose program is missing, but not in CI, where everything has to be there."""
+    if path.exists():
+        return
+    reason = f"needs the package {package}: apt-get install {package}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+class Live:
+    """A running server and its room."""
+
+    def __init__(self, room: Room, server: uvicorn.Server, port: int) -> None:
+        self.room, self.server, self.port = room, server, port
+        self.url = f"http://127.0.0.1:{port}/"
+
+    def entrance(self, name: str, *, is_admin: bool = False) -> str:
+        """The address by which a person signs in."""
+        return f"{self.url}#token={invite(self.room.store.database, name, is_admin=is_admin)}"
+
+
+@contextmanager
+def listening(room: Room) -> Iterator[Live]:
+    """Serves a room on a free port."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(64)
+        port = listener.getsockname()[1]
+        server = server_of(room.studio(port))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield Live(room, server, port)
+        finally:
+            server.should_exit = True
+            thread.join()

@@ -1,0 +1,77 @@
+"""The studio for tests: a project that is copied, a study that is open, and a client that is signed in."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx2
+import pytest
+from starlette.testclient import TestClient
+
+from densedpo.core.records import Judgement
+from densedpo.core.workspace import Project
+from densedpo.judge.studies.invitations import invite
+from densedpo.judge.web.app import create_app
+from studio_example import PORT, Room, make_project
+
+NUM_PAIRS = 24
+
+
+@pytest.fixture(scope="session")
+def pairs_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_project(tmp_path_factory.mktemp("studio") / "project", num_pairs=NUM_PAIRS).root
+
+
+@pytest.fixture
+def fresh_project(tmp_path: Path, pairs_template: Path) -> Project:
+    return Project(root=Path(shutil.copytree(pairs_template, tmp_path / "project")))
+
+
+@pytest.fixture
+def new_room(fresh_project: Project) -> Iterator[Callable[..., Room]]:
+    opened: list[Room] = []
+
+    def open_(**settings: object) -> Room:
+        opened.append(Room.open(fresh_project, **settings))
+        return opened[-1]
+
+    yield open_
+    for room in opened:
+        room.close()
+
+
+@pytest.fixture
+def room(new_room: Callable[..., Room]) -> Room:
+    return new_room()
+
+
+@pytest.fixture
+def sign_in(room: Room) -> Iterator[Callable[..., httpx2.Client]]:
+    """A client of the room's app for a person; a browser's headers are the test's business."""
+    app = create_app(room.studio())
+    clients: list[TestClient] = []
+
+    def enter(name: str | None = None, *, is_admin: bool = False) -> httpx2.Client:
+        client = TestClient(app, base_url=f"http://127.0.0.1:{PORT}")
+        clients.append(client)
+        if name is not None:
+            token = invite(room.store.database, name, is_admin=is_admin)
+            assert client.post("/api/enter", json={"token": token}).status_code == 200
+        return client
+
+    yield enter
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def new_judgement() -> Callable[..., Judgement]:
+    """The answer `a` of one annotator; keywords replace what a test is about."""
+    judgement = Judgement(
+        id="j0", pair_id="p0", annotator="ann", segment=0, start_frame=0, stop_frame=8, answer="a", instructions="v1",
+        tool_version="test", created_at="2026-01-01T00:00:00+00:00",
+    )  # fmt: skip
+    return lambda **changes: replace(judgement, **changes)
