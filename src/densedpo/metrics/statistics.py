@@ -189,7 +189,7 @@ def two_way_difference(
     both = stacked[:, ~np.isnan(stacked).all(axis=0)]
     draws = _pigeonhole(both, seed=seed, num_draws=num_draws)
     unit = "training seeds and prompts"
-    bounds = percentile_bounds(draws, num_units=_satterthwaite(both) + 1, unit=unit, level=level)
+    bounds = percentile_bounds(draws, num_units=satterthwaite(both) + 1, unit=unit, level=level)
     two_way = replace(over_prompts, low=bounds.low, high=bounds.high, method=f"paired difference; {bounds.method}")
     if min(both.shape) >= FEW_CLUSTERS:
         estimate = two_way
@@ -289,25 +289,39 @@ def _over_seeds(by_seed: Mapping[int, float], *, like: Estimate, num_draws: int)
 
 
 def _pigeonhole(table: NDArray[np.float64], *, seed: int, num_draws: int) -> NDArray[np.float64]:
-    """The mean over prompts of the mean over training seeds, with both drawn; NaN cells are left out (draw,)."""
     num_seeds, num_prompts = table.shape
     rng = generator(seed, "two-way bootstrap")
-    present = (~np.isnan(table)).astype(np.float64)
-    filled = np.nan_to_num(table)
     parts = []
     batch = max(1, MAX_CELLS // num_prompts)
     for start in range(0, num_draws, batch):
         size = min(batch, num_draws - start)
         seeds = drawn_weights(rng, num_units=num_seeds, num_draws=size)
-        prompts = drawn_weights(rng, num_units=num_prompts, num_draws=size)
-        count = seeds @ present
-        weight = prompts * (count > 0)
-        with np.errstate(invalid="ignore"):  # a draw of nothing but empty cells is undefined: NaN
-            parts.append((weight * (seeds @ filled) / np.maximum(count, 1)).sum(axis=1) / weight.sum(axis=1))
+        parts.append(crossed_means(table, seeds, drawn_weights(rng, num_units=num_prompts, num_draws=size)))
     return np.concatenate(parts)
 
 
-def _satterthwaite(table: NDArray[np.float64]) -> float:
+def crossed_means(
+    table: NDArray[np.float64], of_seeds: NDArray[np.float64], of_prompts: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The mean over prompts of the mean over training seeds for each draw of both (draw,).
+
+    Args:
+        table: values (seed, prompt), NaN where there is none; those are left out.
+        of_seeds: how often each seed was drawn (draw, seed).
+        of_prompts: how often each prompt was drawn (draw, prompt).
+
+    Returns:
+        NaN for a draw of nothing but empty cells.
+    """
+    count = of_seeds @ (~np.isnan(table)).astype(np.float64)
+    means = (of_seeds @ np.nan_to_num(table)) / np.maximum(count, 1)
+    weight = of_prompts * (count > 0)
+    total = weight.sum(axis=1)
+    result: NDArray[np.float64] = (weight * means).sum(axis=1) / np.where(total > 0, total, np.nan)
+    return result
+
+
+def satterthwaite(table: NDArray[np.float64]) -> float:
     """Degrees of freedom of the mean of a crossed table (seed, prompt), by Satterthwaite (1946)."""
     num_seeds, num_prompts = table.shape
     if num_prompts < 2:
@@ -376,13 +390,15 @@ def percentile_bounds(draws: NDArray[np.float64], *, num_units: float, unit: str
     Args:
         num_units: how many units were drawn from, which sets how far the level is expanded.
     """
+    if num_units <= 1:
+        return Bounds(low=None, high=None, method=f"no interval from fewer than two {unit}")
     defined = draws[~np.isnan(draws)]
     num_undefined = len(draws) - len(defined)
     if num_undefined > MAX_UNDEFINED * len(draws):
         return Bounds(
             low=None, high=None, method=f"no interval: undefined in {num_undefined} of {len(draws)} draws of {unit}"
         )
-    tail = (1 - _expanded_level(num_units, level)) / 2
+    tail = (1 - expanded_level(num_units, level)) / 2
     low, high = np.quantile(defined, [tail, 1 - tail])
     left_out = f", {num_undefined} undefined and left out" if num_undefined else ""
     method = f"bootstrap over {unit}, expanded percentile, {len(draws)} draws{left_out}"
@@ -432,14 +448,14 @@ def _bootstrap(
             np.mean,
             n_resamples=num_draws,
             batch=max(1, MAX_CELLS // len(means)),
-            confidence_level=_expanded_level(len(means), level),
+            confidence_level=expanded_level(len(means), level),
             method={"bca": "BCa", "percentile": "percentile"}[interval],
             rng=generator(seed, "bootstrap"),
         )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
-def _expanded_level(n: float, level: float) -> float:
+def expanded_level(n: float, level: float) -> float:
     """The level at which a bootstrap interval over n values is as wide, to first order, as Student's t at `level`."""
     quantile = stats.t.ppf((1 + level) / 2, df=n - 1) * math.sqrt(n / (n - 1))
     return float(2 * stats.norm.cdf(quantile) - 1)
