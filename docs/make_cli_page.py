@@ -36,6 +36,7 @@ SETTINGS: Final = {
     "learn offline": "densedpo.learn.config:LearnConfig",
     "measure run": "densedpo.measure.config:MeasureConfig",
     "measure compare": "densedpo.measure.config:CompareConfig",
+    "measure judge": "densedpo.measure.config:JudgeConfig",
 }
 
 

@@ -34,6 +34,7 @@ FLAGS = {
     "learn offline": "--pairs --preferences --model --project --config --set --allow-stale --dry-run",
     "measure run": "--run --model --project --config --set --allow-stale --json",
     "measure compare": "--pairs --preferences --run --project --config --set --allow-stale --json",
+    "measure judge": "--pairs --annotator --against --project --config --set --allow-stale --json",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
@@ -13,15 +14,22 @@ from densedpo.core.provenance import provenance
 from densedpo.core.records import to_row
 from densedpo.core.workspace import Project, require_fresh
 from densedpo.measure.config import CompareConfig
-from densedpo.measure.findings import Difference, Finding, further_findings, headline, verdict_of
-from densedpo.measure.records import Measured, Settings, Subject, read_measured
+from densedpo.measure.differences import Difference, differences_between
+from densedpo.measure.findings import Finding, further_findings, headline
+from densedpo.measure.goodhart import goodhart
+from densedpo.measure.manifest import ENTRIES, Manifest, different_entries
+from densedpo.measure.records import Coverage, Measured, Settings, Subject, read_measured
 from densedpo.measure.score import METRICS
-from densedpo.metrics.statistics import Estimate, check_same_keys, cluster_mean, paired_difference
+from densedpo.measure.wins import Wins, wins_between
+from densedpo.metrics.alarms import Alarm
+from densedpo.metrics.power import ALPHA, POWER
+from densedpo.metrics.statistics import LEVEL, Estimate, check_same_keys, cluster_mean
 
 Role = Literal["base", "tuned", "control", "ceiling"]
 
 # what may differ between a model's clips and real ones
 _SAMPLING: Final = frozenset({"seeds_per_prompt", "seed", "num_steps", "guidance_scale"})
+_MACHINE: Final = frozenset({"dtype", "device", "gpu"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,9 +40,29 @@ class Member:
     role: Role
     subject: Subject
     settings: Settings
+    manifest: Manifest
+    coverage: Coverage
     num_clips: int
     command: str
     estimates: dict[str, Estimate | None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Declared:
+    """What was settled before anything was computed, by metric where it says so.
+
+    `allowed` names what differs between the reports and was let pass, with the values.
+    """
+
+    claims: tuple[str, ...]
+    margins: dict[str, float]
+    win_margins: dict[str, float]
+    level: float
+    alpha: float
+    power: float
+    num_draws: int
+    seed: int
+    allowed: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +78,9 @@ class ComparisonReport:
     findings: tuple[Finding, ...]
     members: tuple[Member, ...]
     differences: tuple[Difference, ...]
+    wins: tuple[Wins, ...]
+    alarms: tuple[Alarm, ...]
+    declared: Declared
     made: dict[str, JsonValue]
 
 
@@ -87,19 +118,23 @@ def compare(
     """Compares reports: the first is the base, the second what it is about, the rest are controls.
 
     Raises:
-        BadInput: a report is missing, stale or named twice, or was not measured on the same prompts and seeds.
+        BadInput: a report is missing, stale or named twice, or was not measured on the same prompts and seeds and by
+            the same machinery; or a setting names no metric.
     """
+    _check_metrics(config)
     if name in names:
         raise BadInput(f"the comparison {name!r} cannot be named like a report that it compares; choose another name")
     if len(set(names)) != len(names):
         raise BadInput(f"each report is named once, not {', '.join(names)}")
     measured = tuple(_read(project, each, allow_stale=allow_stale) for each in names)
     roles = _roles(measured)
+    allowed: list[str] = []
     for other, role in zip(measured[1:], roles[1:], strict=True):
-        _check_comparable(measured[0], other, is_ceiling=role == "ceiling")
+        allowed += _check_comparable(measured[0], other, config, is_ceiling=role == "ceiling")
     members = tuple(_member(m, role, config) for m, role in zip(measured, roles, strict=True))
     models = [m for m, role in zip(measured, roles, strict=True) if role != "ceiling"]
-    differences = _differences(models, config)
+    matched = _matched(models, config)
+    differences = [d for before, after in matched for d in differences_between(before, after, config)]
     base, tuned, *controls = (m.name for m in models)
     return Comparison(
         report=ComparisonReport(
@@ -110,6 +145,19 @@ def compare(
             findings=tuple(further_findings(differences, base=base, tuned=tuned, controls=controls)),
             members=members,
             differences=tuple(differences),
+            wins=tuple(wins for before, after in matched for wins in wins_between(before, after, config)),
+            alarms=goodhart(project, models[0], models[1:], differences),
+            declared=Declared(
+                claims=tuple(dict.fromkeys(config.claims)),
+                margins=dict(config.margins),
+                win_margins=dict(config.win_margins),
+                level=LEVEL,
+                alpha=ALPHA,
+                power=POWER,
+                num_draws=config.num_draws,
+                seed=config.seed,
+                allowed=tuple(allowed),
+            ),
             made=provenance(),
         ),
         measured=measured,
@@ -138,8 +186,27 @@ def _roles(measured: Sequence[Measured]) -> list[Role]:
     return roles
 
 
-def _check_comparable(base: Measured, other: Measured, *, is_ceiling: bool) -> None:
-    """Refuses reports that were not made alike; names what differs."""
+def _check_metrics(config: CompareConfig) -> None:
+    goals = {metric.key: metric.goal for metric in METRICS}
+    for setting, names in (("claims", config.claims), ("margins", config.margins), ("win_margins", config.win_margins)):
+        for name in names:
+            if name not in goals:
+                raise BadInput(f"{setting} names {name!r}, which is no metric; the metrics are {', '.join(goals)}")
+            if setting == "win_margins" and goals[name] == "keep":
+                raise BadInput(f"win_margins names {name!r}, of which more is not better: nobody wins by it")
+    unknown = sorted(set(config.allow_different) - set(ENTRIES))
+    if unknown:
+        raise BadInput(
+            f"allow_different names {unknown[0]!r}, which is no entry of the manifest; they are {', '.join(ENTRIES)}"
+        )
+
+
+def _check_comparable(base: Measured, other: Measured, config: CompareConfig, *, is_ceiling: bool) -> list[str]:
+    """Refuses reports that were not made alike, and names what differs.
+
+    Returns:
+        What differs in their manifests and is allowed to, one phrase each.
+    """
     here, there = to_row(base.report.settings), to_row(other.report.settings)
     for key, value in here.items():
         if there[key] != value and not (is_ceiling and key in _SAMPLING):
@@ -150,6 +217,38 @@ def _check_comparable(base: Measured, other: Measured, *, is_ceiling: bool) -> N
             )
     if not is_ceiling:
         check_same_keys(base.values(""), other.values(""))
+    for measured in (base, other):
+        left_out = measured.report.coverage.excluded
+        if config.strict and left_out:
+            raise BadInput(
+                f"strict: report {measured.name!r} left out {len(left_out)} clips, such as prompt "
+                f"{left_out[0].prompt_id!r}: {left_out[0].fault}"
+            )
+    return _check_manifests(base, other, config, is_ceiling=is_ceiling)
+
+
+def _check_manifests(base: Measured, other: Measured, config: CompareConfig, *, is_ceiling: bool) -> list[str]:
+    allowed = []
+    for name, values in different_entries(base.report.manifest, other.report.manifest).items():
+        if is_ceiling and name in _MACHINE:
+            continue
+        shown = " and ".join(value or "none" for value in values)
+        if name not in config.allow_different:
+            raise BadInput(
+                f"reports {base.name!r} and {other.name!r} were measured with different {name} ({shown}); measure both "
+                f"alike, or accept it with --set 'allow_different=[\"{name}\"]', which the page will say"
+            )
+        allowed.append(f"{name} of {base.name} and {other.name}: {shown}")
+    return allowed
+
+
+def _matched(models: Sequence[Measured], config: CompareConfig) -> list[tuple[Measured, Measured]]:
+    """Every other model against the base, and the tuned one against each control, or every two of the others."""
+    base, tuned, *controls = models
+    others = [(control, tuned) for control in controls]
+    if config.each_other:
+        others += itertools.combinations(controls, 2)
+    return [(base, other) for other in models[1:]] + others
 
 
 def _member(measured: Measured, role: Role, config: CompareConfig) -> Member:
@@ -158,6 +257,8 @@ def _member(measured: Measured, role: Role, config: CompareConfig) -> Member:
         role=role,
         subject=measured.report.subject,
         settings=measured.report.settings,
+        manifest=measured.report.manifest,
+        coverage=measured.report.coverage,
         num_clips=len(measured.scores),
         command=measured.report.command,
         estimates={
@@ -165,20 +266,3 @@ def _member(measured: Measured, role: Role, config: CompareConfig) -> Member:
             for metric in METRICS
         },
     )
-
-
-def _differences(models: Sequence[Measured], config: CompareConfig) -> list[Difference]:
-    """Every other model against the base, and the tuned one against each control."""
-    base, tuned, *controls = models
-    matched = [(base, other) for other in models[1:]] + [(control, tuned) for control in controls]
-    differences = []
-    for before, after in matched:
-        for metric in METRICS:
-            estimate = paired_difference(
-                before.values(metric.key), after.values(metric.key), seed=config.seed, num_draws=config.num_draws
-            )
-            verdict = verdict_of(estimate, metric.goal)
-            differences.append(
-                Difference(base=before.name, other=after.name, metric=metric.key, estimate=estimate, verdict=verdict)
-            )
-    return differences

@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
-from densedpo.measure.numbers import evidence_text, number
-from densedpo.measure.score import METRICS, Goal, Metric
-from densedpo.metrics.statistics import Estimate
-
-Verdict = Literal["better", "worse", "more", "less", "not significant", "not computed"]
+from densedpo.measure.differences import Difference, Verdict
+from densedpo.measure.numbers import evidence_text, number, p_text
+from densedpo.measure.score import METRICS, Metric
 
 HEADLINE_METRIC: Final = "visual_quality"
 MOTION_METRIC: Final = "object_motion"
 _BY_KEY: Final = {metric.key: metric for metric in METRICS}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Difference:
-    """How `other` differs from `base` in one metric: other - base over the same prompts and seeds."""
-
-    base: str
-    other: str
-    metric: str
-    estimate: Estimate | None
-    verdict: Verdict
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,22 +28,6 @@ class Finding:
     def text(self) -> str:
         """The sentence with its numbers."""
         return ". ".join(part for part in (f"{self.sentence}: {self.evidence}".rstrip(": "), self.caveat) if part) + "."
-
-
-def verdict_of(estimate: Estimate | None, goal: Goal) -> Verdict:
-    """What may be said of a difference: nothing, unless its interval excludes zero."""
-    if estimate is None:
-        return "not computed"
-    if not estimate.excludes_zero:
-        return "not significant"
-    rises = estimate.value > 0
-    match goal:
-        case "higher":
-            return "better" if rises else "worse"
-        case "lower":
-            return "worse" if rises else "better"
-        case "keep":
-            return "more" if rises else "less"
 
 
 def headline(differences: list[Difference], *, base: str, tuned: str) -> Finding:
@@ -124,10 +95,17 @@ def _sentence(metric: Metric, difference: Difference) -> str:
 
 
 def _caveat(difference: Difference) -> str:
-    """What the sample was too small to see: with no significance, that is the news."""
-    estimate = difference.estimate
-    if difference.verdict != "not significant" or estimate is None or estimate.low is None or estimate.high is None:
+    """Why no more is said: a correction that took a claim back, or a sample too small to see the effect."""
+    if difference.verdict != "not significant" or difference.estimate is None:
         return ""
-    return (
-        f"With this many prompts an effect under about {number((estimate.high - estimate.low) / 2)} could not be seen"
-    )
+    parts = []
+    if difference.lost_to_holm:
+        assert difference.claim is not None
+        parts.append(
+            "Its own interval excludes zero, but corrected for "
+            f"{difference.claim.num_claims} claims p {p_text(difference.claim.p_holm)}"
+        )
+    if difference.detectable is not None:
+        size, share = number(difference.detectable.value), 100 * difference.detectable.power
+        parts.append(f"With this many prompts a difference of {size} would be found {share:.0f} % of the time")
+    return ". ".join(parts)

@@ -8,6 +8,7 @@ from typing import Final
 from densedpo.metrics.statistics import Estimate
 
 MINUS: Final = "\u2212"
+AT_LEAST: Final = "\u2265"
 MAX_DECIMALS: Final = 6
 MAX_ESTIMATE_DECIMALS: Final = 4  # what is smaller matters to no score here
 
@@ -66,3 +67,8 @@ def count_text(estimate: Estimate) -> str:
     if estimate.num_excluded:
         text += f", {estimate.num_excluded} excluded"
     return text
+
+
+def p_text(p: float) -> str:
+    """A p-value with two significant digits behind `=`, such as `= 0.031`, or `< 0.0001`."""
+    return "< 0.0001" if p < 1e-4 else f"= {number(p, min(4, max(2, decimals(p) - 1)))}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,17 +12,19 @@ from densedpo.core.errors import BadInput
 from densedpo.core.provenance import sha256_file
 from densedpo.core.records import to_row
 from densedpo.core.workspace import Project, read_stamp, require_fresh, write_atomic, write_stamp, writing
+from densedpo.measure.charts.panel import HEIGHT, WIDTH, Panel
+from densedpo.measure.charts.training import Run, panels, read_run
 from densedpo.measure.compare import Comparison, Member
 from densedpo.measure.config import CompareConfig
-from densedpo.measure.curves import HEIGHT, WIDTH, Panel, Run, panels, read_run
 from densedpo.measure.findings import Finding
+from densedpo.measure.goodhart import alarm_text
 from densedpo.measure.numbers import count_text, interval_text, value_text
 from densedpo.measure.players import PlayerWall, player_wall
-from densedpo.measure.records import REPORT_FILE
-from densedpo.measure.run import PLAN_FILE
+from densedpo.measure.records import REPORT_FILE, require_free
 from densedpo.measure.score import METRICS
 from densedpo.measure.strip import AXIS_WIDTH, BAR_HEIGHT, Strip, read_strips
 from densedpo.measure.table import BAR_WIDTH, IntervalBar, Table, build_table, interval_bar
+from densedpo.measure.wins import WinBar, Wins, win_bar
 
 PAGE_FILE: Final = "index.html"
 TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -59,7 +62,9 @@ class Page:
     members: tuple[Member, ...]
     wall: PlayerWall | None
     table: Table
+    wins: tuple[tuple[str, tuple[WinBar, ...]], ...]  # "other against base", with its bars
     runs: tuple[Run, ...]
+    alarms: tuple[tuple[str, str], ...]  # a model's name, and what the alarm says of it
     panels: tuple[Panel, ...]
     strips: tuple[Strip, ...]
     evidence: Evidence
@@ -106,8 +111,7 @@ def write_comparison(
         require_fresh(path, project, allow_stale=allow_stale)
     page = _page(project, comparison, evidence, config, inputs)
     folder = project.report(comparison.report.name)
-    if (folder / PLAN_FILE).exists():
-        raise BadInput(f"{project.relative(folder)} is a report of `measure run`; give the comparison another name")
+    require_free(project, folder, "comparison")
     with writing(folder):
         write_atomic(folder / REPORT_FILE, json.dumps(to_row(comparison.report), indent=2) + "\n")
         write_atomic(folder / PAGE_FILE, render(page))
@@ -172,7 +176,9 @@ def _page(
         members=report.members,
         wall=player_wall(comparison, num_players=config.num_players, max_bytes=config.max_video_mb * 1e6),
         table=build_table(comparison),
+        wins=_win_bars(report.wins),
         runs=tuple(runs),
+        alarms=tuple((alarm.checkpoint, alarm_text(alarm, comparison.base.name)) for alarm in report.alarms),
         panels=panels(runs),
         strips=strips,
         evidence=evidence,
@@ -199,6 +205,15 @@ def _card(finding: Finding) -> Card:
         count=count_text(estimate),
         bar=interval_bar(estimate, reach),
     )
+
+
+def _win_bars(wins: Sequence[Wins]) -> tuple[tuple[str, tuple[WinBar, ...]], ...]:
+    by_match: dict[str, list[WinBar]] = {}
+    for each in wins:
+        bar = win_bar(each)
+        if bar is not None:
+            by_match.setdefault(f"{each.other} against {each.base}", []).append(bar)
+    return tuple((match, tuple(bars)) for match, bars in by_match.items())
 
 
 def _decisive(path: Path) -> Path:

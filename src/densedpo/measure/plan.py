@@ -19,6 +19,7 @@ from densedpo.measure.records import Settings, Subject
 from densedpo.measure.score import SCORING_VERSION
 
 ADAPTER_FILE: Final = "adapter.safetensors"
+DTYPE: Final = "float32"  # what `adapters.load` gives unless asked otherwise
 _PROMPT_ORDER_SEED: Final = 0  # apart from the run's seed: another seed is other noise for the same prompts
 
 
@@ -36,7 +37,7 @@ class MeasurePlan:
     """Everything that `measure run` needs.
 
     `clips` holds the prompts' own clips by prompt id, where they are what is measured. `num_asked` is how many prompts
-    were asked for; there may be fewer.
+    were asked for; there may be fewer. `dtype` is the denoiser's; None where no model runs.
     """
 
     project: Project
@@ -52,6 +53,8 @@ class MeasurePlan:
     num_asked: int
     batch_clips: int
     device: str
+    dtype: str | None = DTYPE
+    strict: bool = False
 
     @property
     def folder(self) -> Path:
@@ -103,6 +106,8 @@ def plan_measurement(
         num_asked=config.num_prompts,
         batch_clips=config.batch_clips,
         device=config.device,
+        dtype=None if config.source == "truth" else DTYPE,
+        strict=config.strict,
     )
 
 

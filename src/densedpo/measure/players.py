@@ -112,7 +112,11 @@ def _place(rank: int, last: int) -> str:
 def _row(comparison: Comparison, key: Key, metric: Metric, place: str, difference: float) -> PlayerRow:
     members = comparison.report.members
     found = [(m, member.role, _clip(m, key)) for m, member in zip(comparison.measured, members, strict=True)]
-    players = [_player(m, role, clip, metric) for m, role, clip in found if clip is not None]
+    players = [
+        _player(m, role, clip, clip.video, metric)
+        for m, role, clip in found
+        if clip is not None and clip.video is not None
+    ]
     caption = next(clip.caption for _, _, clip in found if clip is not None)
     # where every prompt gains, or none does, the end of the ranks is not what its name says
     if (place == "largest gain" and difference <= 0) or (place == "largest loss" and difference >= 0):
@@ -132,8 +136,8 @@ def _clip(measured: Measured, key: Key) -> ClipScore | None:
     return clips.get(key if measured.report.subject.source == "model" else (key[0], 0))
 
 
-def _player(measured: Measured, role: Role, clip: ClipScore, metric: Metric) -> Player:
-    path = measured.folder / clip.video
+def _player(measured: Measured, role: Role, clip: ClipScore, video: str, metric: Metric) -> Player:
+    path = measured.folder / video
     if not path.is_file():
         raise BadInput(f"{path} is missing; delete reports/{measured.name} and measure again")
     value = clip.values.get(metric.key)

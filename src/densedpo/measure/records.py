@@ -14,10 +14,13 @@ from densedpo.core.errors import BadInput
 from densedpo.core.records import from_row, read_jsonl
 from densedpo.core.workspace import Project
 from densedpo.measure.config import Source
+from densedpo.measure.manifest import Manifest
 from densedpo.metrics.statistics import Estimate, Key
 
 REPORT_FILE: Final = "report.json"
 SCORES_FILE: Final = "scores.jsonl"
+PLAN_FILE: Final = "plan.json"
+OTHER_KINDS: Final = {"comparison": "a comparison", "judges": "about judges"}
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
@@ -25,7 +28,8 @@ _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 class ClipScore:
     """The scores of one clip; a value is None where it could not be computed.
 
-    `number` counts the seeds of a prompt from 0; `video` is relative to the report's folder.
+    `number` counts the seeds of a prompt from 0; `video` is relative to the report's folder. A clip that could not be
+    read, or has another length or size than the others, has a `fault`, no values and no video.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -33,8 +37,9 @@ class ClipScore:
     prompt_id: str
     number: int
     caption: str
-    video: str
+    video: str | None
     values: dict[str, float | None]
+    fault: str | None = None
 
     @property
     def key(self) -> Key:
@@ -80,6 +85,53 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ExcludedClip:
+    """A clip without scores, and why."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    prompt_id: str
+    number: int
+    fault: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Coverage:
+    """How much of what was asked for was scored.
+
+    `num_prompts_asked` may be more than there are prompts; `num_clips` counts those of the prompts that there are.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    num_prompts_asked: int
+    num_clips: int
+    num_scored: int
+    excluded: tuple[ExcludedClip, ...]
+
+    @property
+    def share(self) -> float:
+        """Scored clips over all, in [0, 1]."""
+        return self.num_scored / self.num_clips
+
+
+def coverage_of(scores: Sequence[ClipScore], *, num_prompts_asked: int) -> Coverage:
+    """The coverage of scored clips, what was left out in the order of prompts."""
+    left_out = (
+        ExcludedClip(prompt_id=score.prompt_id, number=score.number, fault=score.fault)
+        for score in scores
+        if score.fault is not None
+    )
+    excluded = tuple(sorted(left_out, key=lambda clip: (clip.prompt_id, clip.number)))
+    return Coverage(
+        num_prompts_asked=num_prompts_asked,
+        num_clips=len(scores),
+        num_scored=len(scores) - len(excluded),
+        excluded=excluded,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunReport:
     """The report of `measure run`: every estimate by metric, None where it was not computed."""
 
@@ -90,6 +142,8 @@ class RunReport:
     command: str
     subject: Subject
     settings: Settings
+    manifest: Manifest
+    coverage: Coverage
     estimates: dict[str, Estimate | None]
     made: dict[str, JsonValue]
 
@@ -126,12 +180,38 @@ def read_measured(project: Project, name: str) -> Measured:
         row = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: not JSON ({error}); delete the folder and measure again") from None
-    if isinstance(row, dict) and row.get("kind") == "comparison":
-        raise BadInput(f"report {name!r} is a comparison; name reports of `densedpo measure run`")
+    kind = row.get("kind") if isinstance(row, dict) else None
+    if kind in OTHER_KINDS:
+        raise BadInput(f"report {name!r} is {OTHER_KINDS[kind]}; name reports of `densedpo measure run`")
+    if isinstance(row, dict) and "manifest" not in row:
+        raise BadInput(
+            f"{path} was written by an older densedpo, without a manifest; delete the folder and measure again"
+        )
     report = from_row(RunReport, row, str(path))
     scores = tuple(read_jsonl(folder / SCORES_FILE, ClipScore))
     _check_complete(report, scores, folder / SCORES_FILE)
     return Measured(report=report, scores=scores, folder=folder)
+
+
+def require_free(project: Project, folder: Path, kind: Literal["comparison", "judges"]) -> None:
+    """Refuses a folder that holds a report of another kind; one of the same kind is written anew.
+
+    Raises:
+        BadInput: names the folder and what is there.
+    """
+    path, there = folder / REPORT_FILE, project.relative(folder)
+    if (folder / PLAN_FILE).exists():
+        raise BadInput(f"{there} is a report of `measure run`; choose another name")
+    if not path.is_file():
+        return
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        row = None
+    found = row.get("kind") if isinstance(row, dict) else None
+    if found != kind:
+        what = OTHER_KINDS.get(str(found), "something else")
+        raise BadInput(f"{there} is {what}; choose another name, or delete the folder")
 
 
 def _check_complete(report: RunReport, scores: Sequence[ClipScore], path: Path) -> None:

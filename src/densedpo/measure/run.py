@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +18,14 @@ from densedpo.core.errors import BadInput
 from densedpo.core.media import write_mp4
 from densedpo.core.progress import track
 from densedpo.core.provenance import provenance, sha256_json
-from densedpo.core.records import Prompt, read_jsonl, to_row
+from densedpo.core.records import Prompt, from_row, read_jsonl, to_row
 from densedpo.core.workspace import append_jsonl, naming_disk_errors, repair_jsonl, write_atomic, write_stamp, writing
+from densedpo.measure.manifest import Manifest, different_entries, manifest
 from densedpo.measure.plan import MeasurePlan
-from densedpo.measure.records import REPORT_FILE, SCORES_FILE, ClipScore, RunReport
+from densedpo.measure.records import PLAN_FILE, REPORT_FILE, SCORES_FILE, ClipScore, RunReport, coverage_of
 from densedpo.measure.score import METRICS, clip_values
 from densedpo.metrics.statistics import NUM_DRAWS, Estimate, cluster_mean
 
-PLAN_FILE: Final = "plan.json"
 _log = logging.getLogger(__name__)
 
 
@@ -40,10 +39,11 @@ class ClipTask:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MadeClip:
-    """A clip that was made for a task: uint8 [F, H, W, 3]."""
+    """A clip that was made for a task, uint8 [F, H, W, 3], or why there is none."""
 
     task: ClipTask
-    frames: NDArray[np.uint8]
+    frames: NDArray[np.uint8] | None
+    fault: str = ""
 
 
 ClipSource = Callable[[Sequence[ClipTask]], Iterator[MadeClip]]
@@ -54,14 +54,16 @@ def measure(plan: MeasurePlan, source: ClipSource) -> RunReport:
     """Measures what is not measured yet, and writes the report.
 
     Raises:
-        BadInput: the folder holds a measurement with other settings, or another process is writing there.
+        BadInput: the folder holds a measurement with other settings, another process is writing there, or clips had to
+            be left out of a strict plan (the report is written all the same).
     """
     if len(plan.prompts) < plan.num_asked:
         _log.warning(
             "%d prompts asked for, %d are in the %s split", plan.num_asked, len(plan.prompts), plan.settings.split
         )
+    made_by = manifest(dtype=plan.dtype, device=plan.device if plan.dtype is not None else None)
     with writing(plan.folder):
-        _claim(plan)
+        made_by = _claim(plan, made_by)
         rows = plan.folder / SCORES_FILE
         if repair_jsonl(rows):
             _log.warning("dropped a torn last row of %s", rows)
@@ -71,9 +73,15 @@ def measure(plan: MeasurePlan, source: ClipSource) -> RunReport:
             (plan.folder / "videos").mkdir(exist_ok=True)
         for clip in track(source(tasks), total=len(tasks), what=f"measuring {plan.name}") if tasks else ():
             append_jsonl(rows, to_row(_score(plan, clip)))
-        report = _report(plan, read_jsonl(rows, ClipScore))
+        report = _report(plan, read_jsonl(rows, ClipScore), made_by)
         write_atomic(plan.folder / REPORT_FILE, json.dumps(to_row(report), indent=2) + "\n")
         write_stamp(plan.folder, list(plan.inputs), plan.project)
+    if plan.strict and report.coverage.excluded:
+        first = report.coverage.excluded[0]
+        raise BadInput(
+            f"strict: {len(report.coverage.excluded)} of {report.coverage.num_clips} clips were not scored, such as "
+            f"prompt {first.prompt_id!r}: {first.fault}; reports/{plan.name} lists them all"
+        )
     return report
 
 
@@ -93,20 +101,37 @@ def _tasks(plan: MeasurePlan) -> Iterator[ClipTask]:
             yield ClipTask(prompt=prompt, number=number)
 
 
-def _claim(plan: MeasurePlan) -> None:
-    """Writes what is measured into the folder, or refuses a folder where it was something else."""
+def _claim(plan: MeasurePlan, made_by: Manifest) -> Manifest:
+    """Writes what is measured into the folder, or refuses a folder where it was something else.
+
+    Returns:
+        The manifest of the report. A later commit may finish what another began; both are then named in `code`.
+    """
     identity = {**to_row(plan.subject), **to_row(plan.settings)}
     path = plan.folder / PLAN_FILE
     if not path.exists():
-        write_atomic(path, json.dumps(identity, indent=2) + "\n")
-        return
+        write_atomic(path, json.dumps({**identity, "manifest": to_row(made_by)}, indent=2) + "\n")
+        return made_by
     before = _read_plan(path)
     different = sorted(key for key in identity if before.get(key) != identity[key])
+    begun = before.get("manifest")
+    if not different and not isinstance(begun, dict):
+        raise BadInput(
+            f"{path} was written by an older densedpo, without a manifest; delete the folder and measure again"
+        )
+    first = from_row(Manifest, begun, f"{path}: manifest") if isinstance(begun, dict) else made_by
+    changed = different_entries(first, made_by)
+    different += sorted(changed.keys() - {"code"})
     if different:
         raise BadInput(
             f"{plan.project.relative(plan.folder)} was measured with another {', '.join(different)}; use another name, "
             "or delete the folder"
         )
+    if "code" not in changed:
+        return first
+    codes = [code or "installed" for code in changed["code"]]
+    _log.warning("%s was begun with code %s and goes on with %s; the report names both", plan.name, *codes)
+    return replace(first, code=" and ".join(dict.fromkeys(codes)))
 
 
 def _read_plan(path: Path) -> dict[str, object]:
@@ -121,6 +146,17 @@ def _read_plan(path: Path) -> dict[str, object]:
 
 def _score(plan: MeasurePlan, clip: MadeClip) -> ClipScore:
     prompt, settings = clip.task.prompt, plan.settings
+    fault = _fault(plan, clip)
+    if clip.frames is None or fault:
+        _log.warning("prompt %s: %s; the clip is left out and listed in the report", prompt.id, fault)
+        return ClipScore(
+            prompt_id=prompt.id,
+            number=clip.task.number,
+            caption=prompt.caption,
+            video=None,
+            values={metric.key: None for metric in METRICS},
+            fault=fault,
+        )
     # ids are the user's and need not be file names
     video = f"videos/{sha256_json(prompt.id)[:16]}-{clip.task.number}.mp4"
     write_mp4(plan.folder / video, clip.frames, fps=settings.fps, pixel_scale=settings.pixel_scale)
@@ -133,7 +169,21 @@ def _score(plan: MeasurePlan, clip: MadeClip) -> ClipScore:
     )
 
 
-def _report(plan: MeasurePlan, scores: Sequence[ClipScore]) -> RunReport:
+def _fault(plan: MeasurePlan, clip: MadeClip) -> str:
+    """Why a clip cannot stand beside the others; empty if it can."""
+    if clip.frames is None:
+        return clip.fault or "not made"
+    settings, shape = plan.settings, clip.frames.shape
+    expected = (settings.num_frames, settings.height, settings.width, 3)
+    if shape != expected:
+        return (
+            f"{shape[0]} frames of {shape[2]}x{shape[1]} instead of {expected[0]} of {expected[2]}x{expected[1]} "
+            "(width x height)"
+        )
+    return clip.fault
+
+
+def _report(plan: MeasurePlan, scores: Sequence[ClipScore], made_by: Manifest) -> RunReport:
     # rows come in the order in which batches ended; estimates do not depend on it
     return RunReport(
         kind="run",
@@ -141,6 +191,8 @@ def _report(plan: MeasurePlan, scores: Sequence[ClipScore]) -> RunReport:
         command=plan.command,
         subject=plan.subject,
         settings=plan.settings,
+        manifest=made_by,
+        coverage=coverage_of(scores, num_prompts_asked=plan.num_asked),
         estimates=estimates_of(scores, seed=plan.settings.seed),
         made=provenance(),
     )

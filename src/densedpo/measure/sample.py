@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from densedpo import adapters
+from densedpo.core.errors import BadInput
 from densedpo.core.media import read_mp4
 from densedpo.core.seeds import noise
 from densedpo.generate.sampler import sample
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from densedpo.adapters.base import VideoModel
+
+
+FPS_TOLERANCE: Final = 0.01
 
 
 def clip_source(plan: MeasurePlan) -> ClipSource:
@@ -69,16 +75,44 @@ def _generated(plan: MeasurePlan, model: VideoModel, tasks: Sequence[ClipTask]) 
 
 
 def _reconstructed(plan: MeasurePlan, model: VideoModel, tasks: Sequence[ClipTask]) -> Iterator[MadeClip]:
+    shape = model.geometry.latent_shape
     for batch in _batches(tasks, plan.batch_clips):
-        latents = torch.stack([load_file(plan.clips[task.prompt.id].latents)["latents"] for task in batch])
-        yield from _made(batch, model.decode_latents(latents))
+        whole: list[ClipTask] = []
+        latents: list[Float[Tensor, "c f h w"]] = []
+        for task in batch:
+            found = _latents(plan.clips[task.prompt.id].latents, shape)
+            if isinstance(found, str):
+                yield MadeClip(task=task, frames=None, fault=found)
+            else:
+                whole.append(task)
+                latents.append(found)
+        if whole:
+            yield from _made(whole, model.decode_latents(torch.stack(latents)))
+
+
+def _latents(path: Path, shape: tuple[int, ...]) -> Float[Tensor, "c f h w"] | str:
+    """The latents of a clip, or why there are none."""
+    try:
+        found = load_file(path).get("latents")
+    except (OSError, SafetensorError) as error:
+        return f"its latents cannot be read ({str(error).splitlines()[0]})"
+    if found is None or tuple(found.shape) != shape or not bool(found.isfinite().all()):
+        return f"its latents are not finite numbers of shape {list(shape)}"
+    return found
 
 
 def _true(plan: MeasurePlan, tasks: Sequence[ClipTask]) -> Iterator[MadeClip]:
     for task in tasks:
         clip = plan.clips[task.prompt.id]
-        frames, _ = read_mp4(clip.video, pixel_scale=clip.pixel_scale)
-        yield MadeClip(task=task, frames=frames)
+        try:
+            frames, fps = read_mp4(clip.video, pixel_scale=clip.pixel_scale)
+        except BadInput as error:
+            # a report names no place of this machine
+            yield MadeClip(task=task, frames=None, fault=str(error).replace(f"{plan.project.root}/", ""))
+            continue
+        wanted = plan.settings.fps
+        fault = "" if abs(fps - wanted) < FPS_TOLERANCE else f"{fps:g} frames per second instead of {wanted:g}"
+        yield MadeClip(task=task, frames=frames, fault=fault)
 
 
 def _made(batch: Sequence[ClipTask], frames: NDArray[np.uint8]) -> Iterator[MadeClip]:

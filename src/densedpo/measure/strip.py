@@ -19,7 +19,8 @@ from densedpo.core.media import read_pair_mp4
 from densedpo.core.records import Pair, Preference, from_row, read_jsonl
 from densedpo.core.workspace import Project
 from densedpo.learn.feed.inputs import num_header_rows
-from densedpo.measure.curves import Tick, read_rows
+from densedpo.measure.charts.panel import Tick
+from densedpo.measure.charts.training import read_rows
 from densedpo.measure.numbers import number
 
 NUM_THUMBS: Final = 8

@@ -18,7 +18,8 @@ from densedpo.measure.run import measure
 from densedpo.measure.score import METRICS
 from measure_example import make_project, plan_for, rendered
 
-CONFIG = CompareConfig(num_players=3, num_strips=2, num_draws=500)
+# ten prompts are too few for a gain to survive the correction over five claims
+CONFIG = CompareConfig(claims=("visual_quality",), num_players=3, num_strips=2, num_draws=500)
 NAMES = ("base", "dense", "shuffled", "autoencoder")
 
 
@@ -56,7 +57,9 @@ def test_report_json_has_n_interval_method_and_seed_for_every_number(measured_pr
     numbers = [d["estimate"] for d in report["differences"]]
     numbers += [m["estimates"][metric.key] for m in report["members"] for metric in METRICS]
     assert len(numbers) == 3 * len(METRICS) + 4 * len(METRICS)
-    for estimate in numbers:
+    computed = [estimate for estimate in numbers if estimate is not None]
+    assert len(computed) == len(numbers) - 3 - 4  # diversity needs more than one seed
+    for estimate in computed:
         assert {"value", "low", "high", "n", "num_excluded", "method", "seed"} <= set(estimate)
         assert estimate["n"] == 10
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from densedpo.core.errors import BadInput
-from densedpo.measure.curves import HEIGHT, WIDTH, Run, nice_ticks, panels, read_rows
+from densedpo.core.workspace import init_project
+from densedpo.measure.charts.panel import HEIGHT, WIDTH, nice_ticks
+from densedpo.measure.charts.training import Run, panels, read_rows, read_run
 
 
 def rows(split: str, key: str, values: list[float]) -> tuple[dict[str, object], ...]:
@@ -63,3 +65,17 @@ def test_a_torn_row_is_named(tmp_path: Path) -> None:
     path.write_text('{"step": 1}\n{"st')
     with pytest.raises(BadInput, match=r"metrics\.jsonl:2: not JSON"):
         read_rows(path)
+
+
+def test_drift_is_drawn_and_what_a_run_noticed_is_read(tmp_path: Path) -> None:
+    project = init_project(tmp_path / "p")
+    folder = project.run("dense")
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text('{"step": 10, "split": "validation", "drift": 0.25}\n')
+    (folder / "run.json").write_text('{"alarms": [{"name": "too_easy", "step": 10, "message": "a shortcut"}]}')
+    run = read_run(project, "dense", 0)
+    assert [panel.title for panel in panels([run])] == ["Drift from the reference"]
+    assert run.alarms == ("a shortcut",)
+    (folder / "run.json").write_text("{")
+    with pytest.raises(BadInput, match=r"run\.json: not JSON"):
+        read_run(project, "dense", 0)

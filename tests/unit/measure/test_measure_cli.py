@@ -27,10 +27,13 @@ def densedpo(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_compare_prints_what_was_found_and_the_page(measured_project: Project) -> None:
-    done = densedpo("measure", "compare", "cmp", "base", "dense", "shuffled", "--project", measured_project.root)
+    names = ["base", "dense", "shuffled", "--set", 'claims=["visual_quality"]']
+    done = densedpo("measure", "compare", "cmp", *names, "--project", measured_project.root)
     assert done.returncode == 0, done.stderr
     assert "dense gains visual quality over base: +" in done.stdout
     assert "n = 10 prompts" in done.stdout
+    assert "dense - base\n  Visual quality" in done.stdout
+    assert "not significant at n=10" in done.stdout
     assert str(measured_project.root / "reports" / "cmp" / "index.html") in done.stdout
     assert "NO TORCH" in done.stderr
 
@@ -48,6 +51,11 @@ def test_compare_as_json_is_report_json(measured_project: Project) -> None:
         (["compare", "cmp", "base", "nothing"], "no report at reports/nothing/report.json"),
         (["compare", "cmp", "base", "dense", "--pairs", "guided"], "name both --pairs and --preferences"),
         (["compare", "cmp", "base", "dense", "--set", "num_player=2"], "num_player"),
+        (["compare", "cmp", "base", "dense", "--set", "margins.beauty=0.1"], "margins names 'beauty'"),
+        (
+            ["judge", "x", "--pairs", "guided", "--annotator", "me", "--against", "you"],
+            "labels.db does not exist: nothing is judged yet",
+        ),
         (["run", "x", "--model", "no-such-model"], "no model at no-such-model"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from densedpo.measure.numbers import MINUS, count_text, evidence_text, interval_text, number, value_text
+from densedpo.measure.numbers import MINUS, count_text, evidence_text, interval_text, number, p_text, value_text
 from densedpo.metrics.statistics import Estimate
 
 
@@ -51,3 +51,10 @@ def test_evidence_names_interval_and_n_and_what_was_left_out() -> None:
 def test_one_clip_per_prompt_is_said_once() -> None:
     one = Estimate(value=1.0, low=None, high=None, n=1, num_values=1, num_excluded=0, method="made up", seed=0)
     assert count_text(one) == "n = 1 prompt"
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.031, "= 0.031"), (0.06, "= 0.060"), (0.9, "= 0.90"), (1.0, "= 1.00"), (2e-5, "< 0.0001")]
+)
+def test_p_values_have_two_digits_and_a_floor(p: float, text: str) -> None:
+    assert p_text(p) == text

@@ -100,3 +100,40 @@ def test_reports_that_are_missing_or_torn_are_refused_by_name(small: Project) ->
     scores.write_text("".join(scores.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(BadInput, match="holds 2 clips and its report counts 3"):
         read_measured(small, "base")
+
+
+def test_the_same_clips_in_another_order_give_the_same_bytes(tmp_path: Path) -> None:
+    def backwards(tasks: Sequence[ClipTask]) -> Iterator[MadeClip]:
+        return iter(list(SOURCE(tasks))[::-1])
+
+    written = []
+    for name, source in (("one", SOURCE), ("two", backwards)):
+        project = make_project(tmp_path / name, num_prompts=3)
+        measure(plan_for(project, "base"), source)
+        written.append((project.report("base") / "report.json").read_bytes())
+    assert written[0] == written[1]
+
+
+def test_the_report_says_what_made_and_scored_its_clips(small: Project) -> None:
+    row = json.loads((_measured(small) / "report.json").read_text())
+    manifest = row["manifest"]
+    assert manifest["decoder"].startswith("PyAV ") and "libavcodec" in manifest["decoder"]
+    assert (manifest["dtype"], manifest["device"], manifest["gpu"]) == ("float32", "cpu", None)
+    assert {"torch", "numpy", "opencv-python-headless"} <= manifest["packages"].keys()
+    assert {"densedpo", "code"} <= manifest.keys()
+    assert (row["settings"]["fps"], row["settings"]["height"], row["settings"]["pixel_scale"]) == (8.0, 64, 2)
+    assert row["subject"]["model"] and row["coverage"]["num_scored"] == 3
+
+
+def test_a_report_without_a_manifest_is_refused(small: Project) -> None:
+    path = _measured(small) / "report.json"
+    row = json.loads(path.read_text())
+    del row["manifest"]
+    path.write_text(json.dumps(row))
+    with pytest.raises(BadInput, match="written by an older densedpo, without a manifest"):
+        read_measured(small, "base")
+
+
+def _measured(project: Project) -> Path:
+    measure(plan_for(project, "base"), SOURCE)
+    return project.report("base")
