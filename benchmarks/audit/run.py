@@ -42,7 +42,6 @@ from densedpo.learn.run import learn_offline
 
 PAIRS, NAME = "guided", "planted"
 SHARES = (0.05, 0.1, 0.2)
-SECONDS = 1.0
 Flips = frozenset[tuple[str, int]]
 
 
@@ -54,12 +53,12 @@ def make_pairs(project: Project, *, model: str, num_pairs: int) -> None:
     generate_pairs(plan_guided(project, PAIRS, model=model, config=GuidedConfig(num_pairs=num_pairs)))
 
 
-def plant(project: Project, *, share: float, seed: int) -> Flips:
+def plant(project: Project, *, oracle: OracleConfig, share: float, seed: int) -> Flips:
     """Preferences of the oracle's answers with a share of the winners flipped; returns which."""
     pairs = PairSet.read(project.pairs(PAIRS))
     with LabelStore.open(project.labels_db) as store:
-        done = judge_pairs(OracleJudge(OracleConfig()), pairs, store, segment_seconds=SECONDS)
-        true = collect(pairs, store, segment_seconds=SECONDS, only_annotators=[done.annotator])
+        done = judge_pairs(OracleJudge(oracle), pairs, store, segment_seconds=oracle.segment_seconds)
+        true = collect(pairs, store, segment_seconds=oracle.segment_seconds, only_annotators=[done.annotator])
         flips, rows = [], []
         for row in true.rows:
             wrong = [
@@ -70,8 +69,8 @@ def plant(project: Project, *, share: float, seed: int) -> Flips:
             rows.append(flipped(row, wrong))
         file = project.root / "planted.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        import_labels(file, pairs, store, segment_seconds=SECONDS, annotator=NAME)
-        planted = collect(pairs, store, segment_seconds=SECONDS, only_annotators=[NAME])
+        import_labels(file, pairs, store, segment_seconds=oracle.segment_seconds, annotator=NAME)
+        planted = collect(pairs, store, segment_seconds=oracle.segment_seconds, only_annotators=[NAME])
     if not project.preferences(NAME).exists():
         write_preferences(planted, project, NAME)
     return frozenset(flips)
@@ -114,6 +113,7 @@ def main() -> None:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--pairs", type=int, default=512)
     parser.add_argument("--folds", type=int, default=4)
+    parser.add_argument("--margin", type=float, default=OracleConfig().margin, help="of the oracle: less is a tie")
     parser.add_argument("--share", type=float, default=0.2, help="of the winners that are flipped")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--config", type=Path, help="TOML file of the runs' settings")
@@ -127,7 +127,8 @@ def main() -> None:
     is_new = not (arguments.out / PROJECT_FILE).is_file()
     project = init_project(arguments.out) if is_new else find_project(arguments.out)
     make_pairs(project, model=arguments.model, num_pairs=arguments.pairs)
-    flips = plant(project, share=arguments.share, seed=arguments.seed)
+    oracle = OracleConfig(margin=arguments.margin)
+    flips = plant(project, oracle=oracle, share=arguments.share, seed=arguments.seed)
     runs = [f"part-{index}-of-{arguments.folds}" for index in range(arguments.folds)]
     for index, name in enumerate(runs):
         settings = LearnConfig.model_validate({**config.model_dump(), "fold": (index, arguments.folds)})
@@ -139,6 +140,7 @@ def main() -> None:
         "pairs": arguments.pairs,
         "folds": arguments.folds,
         "seed": arguments.seed,
+        "oracle": oracle.model_dump(mode="json"),
         "segments": len(ranking.suspects),
         "flipped": num_flipped,
         "accuracy_on_the_labels": ranking.accuracy,
