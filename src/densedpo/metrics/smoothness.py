@@ -43,7 +43,7 @@ def between(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.u
     agree best is followed. What the flow from one frame misses, since it is covered there, the other's shows.
     """
     height, width = before.shape[:2]
-    scale = flow_scale(height, width)
+    scale = min(1.0, flow_scale(height, width))  # small frames are not enlarged: half a pixel's error does not show
     flow = flow_finder()
     one, other = gray_frame(before, scale), gray_frame(after, scale)
     there = _resized(flow(one, other), height, width)
