@@ -20,6 +20,7 @@ from densedpo.core.progress import track
 from densedpo.core.provenance import provenance, sha256_json
 from densedpo.core.records import Prompt, from_row, read_jsonl, to_row
 from densedpo.core.workspace import append_jsonl, naming_disk_errors, repair_jsonl, write_atomic, write_stamp, writing
+from densedpo.measure.diversity import fill_diversity
 from densedpo.measure.manifest import Manifest, different_entries, manifest
 from densedpo.measure.plan import MeasurePlan
 from densedpo.measure.records import PLAN_FILE, REPORT_FILE, SCORES_FILE, ClipScore, RunReport, coverage_of
@@ -73,7 +74,8 @@ def measure(plan: MeasurePlan, source: ClipSource) -> RunReport:
             (plan.folder / "videos").mkdir(exist_ok=True)
         for clip in track(source(tasks), total=len(tasks), what=f"measuring {plan.name}") if tasks else ():
             append_jsonl(rows, to_row(_score(plan, clip)))
-        report = _report(plan, read_jsonl(rows, ClipScore), made_by)
+        scores = fill_diversity(rows, pixel_scale=plan.settings.pixel_scale)
+        report = _report(plan, scores, made_by)
         write_atomic(plan.folder / REPORT_FILE, json.dumps(to_row(report), indent=2) + "\n")
         write_stamp(plan.folder, list(plan.inputs), plan.project)
     if plan.strict and report.coverage.excluded:
