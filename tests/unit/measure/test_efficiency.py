@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
 from densedpo.core.errors import BadInput
-from densedpo.measure.charts.efficiency import BudgetPoint, EfficiencyCurve, efficiency_figure, efficiency_panel
+from densedpo.measure.charts.efficiency import (
+    EfficiencyCurve,
+    efficiency_figure,
+    efficiency_panel,
+    needed_text,
+)
 from densedpo.measure.charts.panel import HEIGHT, WIDTH
+from densedpo.metrics.label_efficiency import CurvePoint, Needed
 from densedpo.metrics.statistics import Estimate
 
 
-def point(budget: float, value: float, half: float | None = 0.01) -> BudgetPoint:
+def point(budget: float, value: float, half: float | None = 0.01) -> CurvePoint:
     low, high = (None, None) if half is None else (value - half, value + half)
     score = Estimate(value=value, low=low, high=high, n=5, num_values=5, num_excluded=0, method="made up", seed=0)
-    return BudgetPoint(budget=budget, score=score)
+    return CurvePoint(budget=budget, score=score, num_seeds=5)
 
 
 DENSE = EfficiencyCurve(name="dense", points=(point(25, 0.1), point(50, 0.2), point(100, 0.3), point(200, 0.35)))
@@ -63,3 +70,23 @@ def test_budgets_have_to_rise_from_above_zero(budgets: tuple[float, ...]) -> Non
     curve = EfficiencyCurve(name="odd", points=tuple(point(budget, 0.1) for budget in budgets))
     with pytest.raises(BadInput, match="the budgets of 'odd' are"):
         efficiency_panel([curve], title="Gain", unit="pairs")
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, "dense reaches 0.300 with 84 pairs (60 to 120)."),
+        ({"value": None}, "dense does not reach 0.300 within these budgets."),
+        ({"at_most": True, "low": None}, "dense reaches 0.300 with at most 84 pairs (no interval)."),
+        (
+            {"high": None, "share_not_reached": 0.25},
+            "dense reaches 0.300 with 84 pairs (60 to beyond the largest; 25 % of draws do not reach it).",
+        ),
+    ],
+)
+def test_what_a_target_needs_is_said_with_what_is_not_known(changes: dict[str, object], text: str) -> None:
+    needed = Needed(
+        target=0.3, value=84.0, low=60.0, high=120.0, at_most=False, share_not_reached=0.0, n=5, num_excluded=0,
+        method="made up", seed=0,
+    )  # fmt: skip
+    assert needed_text("dense", replace(needed, **changes), "pairs") == text

@@ -14,11 +14,12 @@ from command_line import densedpo
 from densedpo.core.errors import BadInput
 from densedpo.core.media import write_pair_mp4
 from densedpo.core.records import Judgement, Pair, from_row, to_row, write_jsonl
-from densedpo.core.workspace import Project, init_project, stale_inputs, write_stamp
+from densedpo.core.workspace import Project, append_jsonl, init_project, stale_inputs, write_stamp
 from densedpo.judge.pairset import PairSet, pair_hash
 from densedpo.judge.store import LabelStore
 from densedpo.measure.config import JudgeConfig
 from densedpo.measure.judges.motion import PairMotion
+from densedpo.measure.judges.page import NO_BREAK
 from densedpo.measure.judges.records import JudgesReport
 from densedpo.measure.judges.run import compare_judges
 from densedpo.measure.records import read_measured
@@ -133,7 +134,7 @@ def test_the_report_and_its_page_are_written_and_audited(answered: Project) -> N
     assert list(unaudited(row)) == []
     assert stale_inputs(folder, answered) == []
     page = (folder / "index.html").read_text()
-    assert "machine is not shown to agree with person more than chance does, at 75.0 %" in page
+    assert f"machine is not shown to agree with person more than chance does, at 75.0{NO_BREAK}%" in page
     assert "src=" not in page and "://" not in page
     with pytest.raises(BadInput, match="'agree' is about judges; name reports of"):
         read_measured(answered, "agree")
@@ -155,18 +156,33 @@ def test_the_command_prints_the_numbers(answered: Project) -> None:
     assert f"open {answered.report('agree') / 'index.html'}" in done.out
 
 
-def lay_motion(project: Project, gaps: Sequence[float]) -> None:
-    """Motion of pairs/guided as if it had been measured: clip a moves by this much more than clip b."""
-    pairs = PairSet.read(project.pairs("guided"))
+def lay_motion(project: Project, gaps: Sequence[float], name: str = "guided") -> None:
+    """Motion of a set of pairs as if it had been measured: clip a moves by this much more than clip b."""
+    pairs = PairSet.read(project.pairs(name))
     rows = [
         PairMotion(
-            pairs="guided", pair_id=each.id, pair_hash=pairs.hashes[each.id], ranges=RANGES, a=(1 + gap, 1 + gap),
+            pairs=name, pair_id=each.id, pair_hash=pairs.hashes[each.id], ranges=RANGES, a=(1 + gap, 1 + gap),
             b=(1.0, 1.0), clip_a=1 + gap, clip_b=1.0,
         )
         for each, gap in zip(pairs, gaps, strict=True)
     ]  # fmt: skip
-    project.report("agree").mkdir(parents=True)
-    write_jsonl(project.report("agree") / "motion.jsonl", rows)
+    for row in rows:
+        append_jsonl(project.report("agree") / "motion.jsonl", to_row(row))
+
+
+def test_clips_of_aligned_pairs_are_held_against_those_of_independent_ones(tmp_path: Path) -> None:
+    """Gaps of 0.1 and 0.3 against 0.8 and 1.2: means of 0.2 and 1.0, a ratio of 0.2; the other way round 5."""
+    project = make_pairs(tmp_path / "p", 2)
+    make_pairs(tmp_path / "p", 2, name="independent")
+    for annotator in ("machine", "person"):
+        answer(project, annotator, {0: (1, 1), 1: (1, -1)})
+    lay_motion(project, [0.1, -0.3])
+    lay_motion(project, [0.8, -1.2], name="independent")
+    report = judged(project, MOVING.model_copy(update={"independent": "independent"}))
+    check = report.alignment
+    assert check is not None and check.estimate is not None
+    assert (check.name, check.estimate.value, check.alarm) == ("MB7", pytest.approx(0.2), False)
+    assert "distance within aligned pairs" in (project.report("agree") / "index.html").read_text()
 
 
 def test_an_annotator_who_pays_for_stillness_is_found_and_another_is_not(tmp_path: Path) -> None:

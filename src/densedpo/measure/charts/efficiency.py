@@ -12,25 +12,19 @@ from typing import Final
 from densedpo.core.errors import BadInput
 from densedpo.measure.charts.panel import Band, Panel, Scale, Series, Tick, height_ticks
 from densedpo.measure.numbers import interval_text, number, value_text
+from densedpo.metrics.label_efficiency import CurvePoint, Needed
 from densedpo.metrics.statistics import Estimate
 
 TEMPLATES: Final = Path(__file__).parent.parent / "templates"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BudgetPoint:
-    """A score at one budget of labels: pairs, segments or seconds of work, whichever the axis is named after."""
-
-    budget: float
-    score: Estimate
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class EfficiencyCurve:
-    """The points of one method, by rising budget."""
+    """One method: its points by rising budget of labels (pairs, segments or seconds), and what its target needs."""
 
     name: str
-    points: tuple[BudgetPoint, ...]
+    points: tuple[CurvePoint, ...]
+    needed: Needed | None = None
 
 
 def efficiency_panel(
@@ -74,7 +68,7 @@ def efficiency_panel(
 def efficiency_figure(
     curves: Sequence[EfficiencyCurve], *, title: str, unit: str, baseline: tuple[float, str] | None = None
 ) -> str:
-    """The chart as HTML with inline SVG and the names of its lines, for a page with the reports' style sheet.
+    """The chart as HTML with inline SVG, the names of its lines and what each needs, for a page with `style_sheet`.
 
     Raises:
         BadInput: as `efficiency_panel`.
@@ -89,7 +83,26 @@ def efficiency_figure(
         lstrip_blocks=True,
     )
     panel = efficiency_panel(curves, title=title, unit=unit, baseline=baseline)
-    return environment.get_template("efficiency.html").render(panel=panel, names=[curve.name for curve in curves])
+    return environment.get_template("efficiency.html").render(
+        panel=panel,
+        names=[curve.name for curve in curves],
+        needed=[needed_text(curve.name, curve.needed, unit) for curve in curves if curve.needed is not None],
+    )
+
+
+def needed_text(name: str, needed: Needed, unit: str) -> str:
+    """What a method needs to reach its target, in one sentence."""
+    target = number(needed.target)
+    if needed.value is None:
+        return f"{name} does not reach {target} within these budgets."
+    within = "at most " if needed.at_most else ""
+    ends = "no interval"
+    if needed.low is not None:
+        ends = f"{number(needed.low, 0)} to " + (
+            number(needed.high, 0) if needed.high is not None else "beyond the largest"
+        )
+    missed = f"; {100 * needed.share_not_reached:.0f} % of draws do not reach it" if needed.share_not_reached else ""
+    return f"{name} reaches {target} with {within}{number(needed.value, 0)} {unit} ({ends}{missed})."
 
 
 def style_sheet() -> str:

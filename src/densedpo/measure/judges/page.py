@@ -14,6 +14,7 @@ from densedpo.metrics.motion_bias import BiasCheck
 from densedpo.metrics.statistics import Estimate
 
 PAGE_FILE: Final = "index.html"
+NO_BREAK: Final = "\u00a0"
 TEMPLATES: Final = Path(__file__).parent.parent / "templates"
 _SIDES: Final = ("a", "tie", "b")
 
@@ -147,7 +148,7 @@ def _headline(report: JudgesReport) -> str:
     if first is None:
         return f"Nothing is known of {report.annotator} against {report.against}: nothing is decided by both"
     unit, estimate = first
-    share = f"{100 * estimate.value:.1f} %"
+    share = f"{100 * estimate.value:.1f}{NO_BREAK}%"
     if not _differs(estimate, 0.5):
         more = f"{share} of the {unit}s that neither calls a tie"
         return f"{report.annotator} is not shown to agree with {report.against} more than chance does, at {more}"
