@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-import uvicorn
 
 from densedpo.judge.studies.invitations import invite
+from densedpo.judge.studies.media import MediaFolder
 from densedpo.judge.web.serve import server_of
 from studio_example import Room
 
@@ -33,8 +33,8 @@ def require(path: Path, package: str) -> None:
 class Live:
     """A running server and its room."""
 
-    def __init__(self, room: Room, server: uvicorn.Server, port: int) -> None:
-        self.room, self.server, self.port = room, server, port
+    def __init__(self, room: Room, media: MediaFolder, port: int) -> None:
+        self.room, self.media = room, media
         self.url = f"http://127.0.0.1:{port}/"
 
     def entrance(self, name: str, *, is_admin: bool = False) -> str:
@@ -49,11 +49,12 @@ def listening(room: Room) -> Iterator[Live]:
         listener.bind(("127.0.0.1", 0))
         listener.listen(64)
         port = listener.getsockname()[1]
-        server = server_of(room.studio(port))
+        studio = room.studio(port)
+        server = server_of(studio)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            yield Live(room, server, port)
+            yield Live(room, studio.media, port)
         finally:
             server.should_exit = True
             thread.join()

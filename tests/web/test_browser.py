@@ -43,7 +43,7 @@ def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(
             executable_path=str(CHROMIUM),
-            args=["--no-sandbox", "--disable-background-networking", "--autoplay-policy=no-user-gesture-required"],
+            args=["--no-sandbox", "--disable-background-networking", "--disable-gpu"],
         )
         yield started
         started.close()
@@ -410,3 +410,24 @@ def test_a_choice_is_on_the_server_within_a_second(live: Live, context: BrowserC
     page.keyboard.press("1")
     saved(page)
     assert time.monotonic() - started < 1.0
+
+
+def test_single_clips_are_scored_by_keyboard(new_room: Callable[..., Room], context: BrowserContext) -> None:
+    """Digits are scores and x is ten; two items of one pair become a comparison."""
+    with listening(new_room(kind="scores", must_watch=False, num_items=1, name="scores")) as live:
+        page = context.new_page()
+        sign_in(page, live)
+        page.evaluate(READ_CODES)
+        shown_clips = []
+        for keys in (("7", "8", "x"), ("7", "8", "9")):
+            assert page.locator("#pane-right").is_hidden()
+            shown_clips.append(page.evaluate("colours()")[0])
+            for key in keys:
+                page.keyboard.press(key)
+            page.keyboard.press("Enter")
+            if len(shown_clips) == 1:
+                until(page, "Boolean(studio.item) && Object.keys(studio.choice.scores).length === 0")
+                ready(page)
+        expect(page.locator("#caption")).to_contain_text("Nothing is left")
+        rows = live.room.labels()
+        assert [(row.segment, row.answer) for row in rows] == [(None, shown_clips[0])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 from densedpo.core.errors import BadInput
 from densedpo.judge.credentials import DATABASE_URL, labels_at
 from densedpo.judge.studies.invitations import close_owner, invite, owner_token
+from densedpo.judge.web import guard
 from densedpo.judge.web.guard import MAX_BODY_BYTES, Address
 from densedpo.judge.web.ranges import RangeRefused, parse_range
 from densedpo.judge.web.serve import serve
@@ -391,3 +393,24 @@ def test_captions_are_text(sign_in: SignIn) -> None:
         if path.name.endswith(".js"):
             text = path.read_text()
             assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", text)
+
+
+def test_a_body_that_never_comes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slowloris: the headers are there, the body drips. The app behind is never asked."""
+    monkeypatch.setattr(guard, "BODY_TIMEOUT_S", 0.05)
+    sent: list[dict[str, object]] = []
+
+    async def app(scope: object, receive: object, send: object) -> None:
+        raise AssertionError("asked")
+
+    async def drip() -> dict[str, object]:
+        await asyncio.sleep(0.02)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    async def keep(message: dict[str, object]) -> None:
+        sent.append(message)
+
+    headers = [(b"host", f"127.0.0.1:{PORT}".encode()), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/api/saves", "headers": headers}
+    asyncio.run(guard.Guard(app, Address.local(PORT))(scope, drip, keep))
+    assert sent[0]["status"] == 408

@@ -62,8 +62,8 @@ def jsonl_text(rows: Sequence[Row]) -> str:
 def csv_text(rows: Sequence[Row]) -> str:
     """A header and the rows; columns in the order in which they first occur."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)  # lines end in CR LF, so that a CR inside a text is quoted too
     writer.writerow(columns)
     writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
     return text.getvalue()
@@ -88,7 +88,7 @@ def _is_json(text: str) -> bool:
 
 def _read_csv(path: Path) -> list[dict[str, JsonValue]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")  # as it is: line ends inside of texts are part of them
     except (FileNotFoundError, IsADirectoryError):
         raise BadInput(f"{path}: no such file") from None
     except UnicodeDecodeError as error:

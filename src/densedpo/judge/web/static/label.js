@@ -23,6 +23,9 @@ let choice = null;
 let past = []; // what was chosen before, to undo
 let queue = [];
 let hold = null; // why nothing can be chosen: the video is not there
+let left = 0; // items that the server has for this person
+let force = false; // whether to take the item from another tab
+let later = null;
 
 async function start() {
   const work = await ask();
@@ -48,12 +51,18 @@ async function ask() {
   if (answer.ok) return answer.body;
   if (answer.status === 401) location.reload();
   else notice(answer.status === 0 ? "No connection to the studio. Trying again\u2026" : answer.body.error);
-  setTimeout(() => (item ? refill() : study ? refill() : start()), 3000);
+  again(3000);
   return null;
 }
 
+function again(ms) {
+  clearTimeout(later);
+  later = setTimeout(() => (study ? refill() : start()), ms);
+}
+
 function take(work) {
-  const { num_done: done, num_skipped: skipped, num_left: left } = work.progress;
+  const { num_done: done, num_skipped: skipped } = work.progress;
+  left = work.progress.num_left;
   $("progress").textContent = `${done} done` + (skipped ? `, ${skipped} skipped` : "") + `, ${left} left`;
   queue = work.items.filter((each) => !decided.has(each.assignment));
   for (const each of queue) preload(each);
@@ -62,7 +71,9 @@ function take(work) {
 
 async function refill() {
   const work = await ask();
-  if (work) take(work);
+  if (!work) return;
+  if ($("notice").textContent.startsWith("No connection")) notice("");
+  take(work);
 }
 
 function preload(each) {
@@ -72,9 +83,10 @@ function preload(each) {
 
 function next() {
   const found = queue.find((each) => !decided.has(each.assignment));
-  if (found) show(found);
-  else if (item) blank("Waiting for the next item\u2026");
-  else blank("Nothing is left for you. Thank you.");
+  if (found) return show(found);
+  const waits = left > 0 || outbox.waiting > 0; // what is submitted here may not have arrived there
+  blank(waits ? "Waiting for the next item\u2026" : "Nothing is left for you. Thank you.");
+  if (waits) again(2000);
 }
 
 function blank(text) {
@@ -100,13 +112,18 @@ function show(each) {
   $("scrub").max = each.num_frames - 1;
   $("note").value = choice.note;
   notice("");
-  preload(each);
   for (const address of videos.keys()) {
     if (address !== each.media && !queue.some((other) => other.media === address)) videos.delete(address);
   }
-  player.load(each, videos.get(each.media), { watched: choice.watched, replays: choice.replays });
-  claim(each.assignment, elsewhere);
+  claim(each.assignment, elsewhere, force);
+  force = false;
+  load();
   render();
+}
+
+function load() {
+  preload(item);
+  player.load(item, videos.get(item.media), { watched: choice.watched, replays: choice.replays });
 }
 
 function fresh(each) {
@@ -130,6 +147,7 @@ function select() {
   if (!player.ready || !sheet.part) return;
   if (player.range) player.range = sheet.part();
   if (!player.playing) player.seek(sheet.part()[0]);
+  else if (player.range) player.jump(player.range[0]);
 }
 
 function save(kind) {
@@ -171,6 +189,7 @@ async function undo() {
     save("draft");
     return render();
   }
+  await outbox.flush(); // what was submitted a moment ago is the item before
   const answer = await post("/api/previous", { assignment: item.assignment });
   if (!answer.ok) return notice(answer.body.error);
   if (!answer.body) return notice("This is the first item.");
@@ -260,12 +279,19 @@ function listenToOutbox() {
   outbox.addEventListener("signed-out", () => $("dialog-enter").open || $("dialog-enter").showModal());
 }
 
-function elsewhere(there) {
+function elsewhere(there, freed = false) {
   $("elsewhere").hidden = !there;
   if (there) {
     player.pause();
     $("take").focus();
   }
+  if (freed) workHere(); // much may have happened in the other tab
+}
+
+function workHere() {
+  force = true;
+  item = null;
+  refill();
 }
 
 function notice(text) {
@@ -322,6 +348,8 @@ player.addEventListener("failed", ({ detail }) => {
   hold = detail;
   videos.delete(item?.media);
   render();
+  const failed = item;
+  if (detail.includes("no connection")) setTimeout(() => item === failed && hold === detail && load(), 3000);
 });
 player.addEventListener("ready", () => {
   hold = null;
@@ -336,7 +364,7 @@ document.addEventListener("click", (event) => {
   if (event.detail > 0) button.blur(); // else Space would press it again instead of playing
 });
 $("scrub").addEventListener("input", () => player.seek(Number($("scrub").value)));
-$("take").addEventListener("click", () => claim(item.assignment, elsewhere, true));
+$("take").addEventListener("click", workHere);
 $("note").addEventListener("change", () => choose((now) => (now.note = $("note").value)));
 $("keys-on").addEventListener("change", () => {
   keys.on = $("keys-on").checked;

@@ -21,7 +21,7 @@ export function release() {
 
 function give(to) {
   taken = to;
-  tell(to);
+  tell(to, !to);
 }
 
 channel?.addEventListener("message", ({ data }) => {

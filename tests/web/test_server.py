@@ -1,0 +1,204 @@
+"""The server as a process: it starts without torch and soon, dies at any moment, and serves many at once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import pytest
+from sqlalchemy import event
+
+from densedpo.core.workspace import Project
+from densedpo.judge.store import LabelStore
+from densedpo.judge.studies.invitations import invite
+from studio_example import Room, new_id, whole_choice
+from studio_live import listening
+
+COMMAND = "import sys; from densedpo.cli.main import run; run(sys.argv[1:])"
+SETTINGS = [
+    "--set",
+    "must_watch=false",
+    "--set",
+    "overlap=1000",
+    "--set",
+    "gold_share=0.0",
+    "--set",
+    "repeat_share=0.0",
+]
+
+
+class Process:
+    """`densedpo judge serve` on a port; `url` is where it says that it is."""
+
+    def __init__(self, root: Path, port: int = 0) -> None:
+        started = time.monotonic()
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                COMMAND,
+                "judge",
+                "serve",
+                "demo",
+                "--project",
+                str(root),
+                "--port",
+                str(port),
+                *SETTINGS,
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        assert self.process.stdout is not None
+        self.url, self.token = re.fullmatch(r"open (\S+)#token=(\S+)\n", self.process.stdout.readline()).groups()
+        self.port = int(self.url.rsplit(":", 1)[1].rstrip("/"))
+        self.process.stdout.readline()
+        self.seconds_to_start = time.monotonic() - started
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def start(fresh_project: Project) -> Iterator[Callable[..., Process]]:
+    started: list[Process] = []
+
+    def start_(port: int = 0) -> Process:
+        started.append(Process(fresh_project.root, port))
+        return started[-1]
+
+    yield start_
+    for each in started:
+        if each.process.poll() is None:
+            each.kill()
+
+
+def client_of(url: str, token: str) -> httpx2.Client:
+    client = httpx2.Client(base_url=url, timeout=60)
+    entered = client.post("/api/enter", json={"token": token})
+    assert entered.status_code == 200
+    return client
+
+
+def submission(assignment: str) -> dict[str, object]:
+    choice = json.loads(whole_choice().model_dump_json())
+    return {"id": new_id(), "assignment": assignment, "kind": "submit", "choice": choice}
+
+
+def stored_saves(root: Path) -> set[str]:
+    with contextlib.closing(sqlite3.connect(root / "labels.db")) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        rows = connection.execute("SELECT id FROM saves").fetchall()
+    assert len(rows) == len(set(rows))
+    return {row[0] for row in rows}
+
+
+@pytest.mark.slow
+def test_the_studio_starts_soon_and_survives_being_killed(
+    start: Callable[..., Process], fresh_project: Project
+) -> None:
+    """Killed in the middle of saves, again and again: what was acknowledged is stored, and nothing twice."""
+    server = start()
+    assert server.seconds_to_start < 4.0  # 2 on a quiet machine
+    with LabelStore.open(fresh_project.labels_db) as store:
+        tokens = [invite(store.database, f"p{i}", is_admin=False) for i in range(4)]
+    acknowledged: set[str] = set()
+    sent: list[dict[str, object]] = []
+    lock = threading.Lock()
+    cookies = [dict(client_of(server.url, token).cookies) for token in tokens]
+
+    def work(cookie: dict[str, str], url: str) -> None:
+        client = httpx2.Client(base_url=url, timeout=30, cookies=cookie)
+        with contextlib.suppress(httpx2.TransportError), client:
+            while True:
+                items = client.post("/api/work", json={}).json()["items"]
+                if not items:
+                    return
+                save = submission(items[0]["assignment"])
+                with lock:
+                    sent.append(save)
+                if client.post("/api/saves", json=save).status_code == 200:
+                    with lock:
+                        acknowledged.add(save["id"])
+
+    for cycle in range(6):
+        threads = [threading.Thread(target=work, args=(cookie, server.url)) for cookie in cookies]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.1 + 0.07 * cycle)
+        server.kill()
+        for thread in threads:
+            thread.join()
+        assert acknowledged <= stored_saves(fresh_project.root)
+        server = start(server.port)
+    for save in sent:  # what a browser's queue does: everything again
+        for cookie in cookies:
+            with httpx2.Client(base_url=server.url, cookies=cookie, timeout=30) as client:
+                assert client.post("/api/saves", json=save).status_code in {200, 404}
+    assert stored_saves(fresh_project.root) == {save["id"] for save in sent}
+
+
+@pytest.mark.slow
+def test_twenty_people_at_once_wait_less_than_a_quarter_of_a_second(new_room: Callable[..., Room]) -> None:
+    """Each saves every second or so, as fast hands do; the 95th percentile of a save's time counts."""
+    room = new_room(overlap=1000, must_watch=False)
+    times: list[float] = []
+    with listening(room) as live:
+        tokens = [invite(room.store.database, f"p{i}", is_admin=False) for i in range(20)]
+
+        def work(token: str) -> None:
+            with client_of(live.url, token) as client:
+                for _ in range(8):
+                    items = client.post("/api/work", json={}).json()["items"]
+                    time.sleep(0.5)
+                    started = time.monotonic()
+                    answer = client.post("/api/saves", json=submission(items[0]["assignment"]))
+                    times.append(time.monotonic() - started)
+                    assert answer.status_code == 200, answer.text
+
+        threads = [threading.Thread(target=work, args=(token,)) for token in tokens]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(times) == 160
+    assert len(room.labels()) == 480
+    assert np.quantile(times, 0.95) < 0.25
+
+
+def test_a_database_that_stops_is_said_so_and_keeps_what_it_had(
+    room: Room, sign_in: Callable[..., httpx2.Client]
+) -> None:
+    """A file that may not be written: 503 with a number for the log, no file name; after that, the same save works."""
+    client = sign_in("ann")
+    item = client.post("/api/work", json={}).json()["items"][0]
+    save = submission(item["assignment"])
+    engine = room.store.database.engine
+
+    def read_only(connection: sqlite3.Connection, _: object) -> None:
+        connection.execute("PRAGMA query_only = ON")
+
+    event.listen(engine, "connect", read_only)
+    engine.dispose()
+    refused = client.post("/api/saves", json=save)
+    assert refused.status_code == 503
+    assert "labels.db" not in refused.text
+    event.remove(engine, "connect", read_only)
+    engine.dispose()
+    assert client.post("/api/saves", json=save).status_code == 200
+    assert len(room.labels()) == 3
