@@ -123,12 +123,20 @@ def test_false_claims_are_rare_by_prompt_and_not_by_judgement() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("judgements", "sd", "expected"), [(5, 1.0, 0.123), (5, 2.0, 0.244), (15, 1.0, 0.321)])
-def test_false_claims_at_length(judgements: int, sd: float, expected: float) -> None:
-    """The naive rate is 12.3, 24.4 and 32.1 % of 1500; four standard errors of two such runs are at most 7 points."""
-    clustered, naive = share_of_false_claims(runs=1500, prompts=128, judgements=judgements, sd=sd)
-    assert 0.04 <= clustered <= 0.06
-    assert naive == pytest.approx(expected, abs=0.05)
+def test_false_claims_at_length() -> None:
+    """The naive rates are 12.3, 24.4 and 32.1 % in 1500 runs; four standard errors of two such runs are 7 points.
+
+    1500 runs put a rate of 5 % at +-1.1 points (two errors), too coarse for a band of 4 to 6 %; the 4500 of all three
+    designs put it at +-0.65. Each design alone is held to four errors.
+    """
+    expected = {(5, 1.0): 0.123, (5, 2.0): 0.244, (15, 1.0): 0.321}
+    clustered = []
+    for (judgements, sd), naive_expected in expected.items():
+        own, naive = share_of_false_claims(runs=1500, prompts=128, judgements=judgements, sd=sd)
+        assert naive == pytest.approx(naive_expected, abs=0.07)
+        assert 0.028 <= own <= 0.072
+        clustered.append(own)
+    assert 0.04 <= sum(clustered) / len(clustered) <= 0.06, clustered
 
 
 def test_mcnemar_by_hand() -> None:
