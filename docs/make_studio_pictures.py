@@ -108,14 +108,19 @@ def answer(room: Room, person: Person, truth: dict[str, list[int]], *, leave: in
         room.desk.save(person, SaveRequest(id=new_id(), assignment=held[0].assignment.id, kind="submit", choice=choice))
 
 
-def photograph(page: Page, address: str, url: str) -> None:
-    """Both pictures."""
+def photograph(page: Page, address: str, url: str, room: Room, truth: dict[str, list[int]]) -> None:
+    """Both pictures; the first parts are answered as they are, and the frame is one where the clips differ."""
     page.goto(address)
     page.locator("#dialog-instructions button").click()
     page.wait_for_timeout(2000)
-    for key in ("1", "0", "2"):
-        page.keyboard.press(key)
-    page.evaluate("studio.player.seek(20)")
+    item = next(item for item in room.desk.items.values() if page.evaluate("studio.item.media").endswith(item.media))
+    crop = page.evaluate("studio.item.left_crop")
+    side = 1 if (crop == 0) != item.flipped else -1  # whether a is on the left
+    labels = truth[item.pair_id]
+    for label in labels[:3]:
+        page.keyboard.press({side: "1", -side: "2", 0: "0"}[label])
+    differing = next((part for part, label in enumerate(labels[:3]) if label), 0)
+    page.evaluate("(frame) => studio.player.seek(frame)", SEGMENTS[differing][0] + 4)
     page.wait_for_timeout(1500)
     page.screenshot(path=DOCS / "labelling.png")
     page.goto(f"{url}dashboard")
@@ -137,7 +142,7 @@ def main() -> None:
             media.prepare(list(room.desk.items.values()), 1.0, threading.Event())
             browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
             context = browser.new_context(viewport={"width": 1360, "height": 850}, reduced_motion="reduce")
-            photograph(context.new_page(), live.entrance("eva", is_admin=True), live.url)
+            photograph(context.new_page(), live.entrance("eva", is_admin=True), live.url, room, truth)
             browser.close()
         room.close()
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,3 +63,32 @@ def listening(room: Room) -> Iterator[Live]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+COMMAND: Final = "import sys; from densedpo.cli.main import run; run(sys.argv[1:])"
+SETTINGS: Final = ("must_watch=false", "overlap=1000", "gold_share=0.0", "repeat_share=0.0")
+
+
+class Process:
+    """`densedpo judge serve` on a port; `url` is where it says that it is."""
+
+    def __init__(self, root: Path, port: int = 0) -> None:
+        started = time.monotonic()
+        settings = [word for setting in SETTINGS for word in ("--set", setting)]
+        command = ["judge", "serve", "demo", "--project", str(root), "--port", str(port), *settings]
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", COMMAND, *command],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        assert self.process.stdout is not None
+        self.url, self.token = re.fullmatch(r"open (\S+)#token=(\S+)\n", self.process.stdout.readline()).groups()
+        self.port = int(self.url.rsplit(":", 1)[1].rstrip("/"))
+        self.process.stdout.readline()
+        self.seconds_to_start = time.monotonic() - started
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.process.stdout.close()

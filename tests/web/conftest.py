@@ -16,6 +16,7 @@ from densedpo.core.workspace import Project
 from densedpo.judge.studies.invitations import invite
 from densedpo.judge.web.app import create_app
 from studio_example import PORT, Room, make_project
+from studio_live import Process
 
 NUM_PAIRS = 24
 
@@ -75,3 +76,17 @@ def new_judgement() -> Callable[..., Judgement]:
         tool_version="test", created_at="2026-01-01T00:00:00+00:00",
     )  # fmt: skip
     return lambda **changes: replace(judgement, **changes)
+
+
+@pytest.fixture
+def start(fresh_project: Project) -> Iterator[Callable[..., Process]]:
+    started: list[Process] = []
+
+    def start_(port: int = 0) -> Process:
+        started.append(Process(fresh_project.root, port))
+        return started[-1]
+
+    yield start_
+    for each in started:
+        if each.process.poll() is None:
+            each.kill()

@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
 
+from densedpo.core.workspace import Project
+from densedpo.judge.pairset import PairSet
+from densedpo.judge.store import LabelStore
 from studio_example import NUM_FRAMES, Room
-from studio_live import CHROMIUM, Live, listening, require
+from studio_live import CHROMIUM, Live, Process, listening, require
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=60_000)
@@ -431,3 +434,32 @@ def test_single_clips_are_scored_by_keyboard(new_room: Callable[..., Room], cont
         expect(page.locator("#caption")).to_contain_text("Nothing is left")
         rows = live.room.labels()
         assert [(row.segment, row.answer) for row in rows] == [(None, shown_clips[0])]
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_in_mid_study_loses_nothing(
+    start: Callable[..., Process], context: BrowserContext, fresh_project: Project
+) -> None:
+    """Killed, the page goes on with what it has; started again on its port, it gets everything, once."""
+    server = start()
+    page = context.new_page()
+    page.goto(f"{server.url}#token={server.token}")
+    expect(page.locator("#dialog-instructions")).to_be_visible()
+    page.keyboard.press("Enter")
+    ready(page)
+    submit(page, "1", "2", "0")
+    ready(page)
+    saved(page)
+    page.keyboard.press("1")
+    server.kill()
+    for key in ("2", "0", "Enter"):
+        page.keyboard.press(key)
+    expect(page.locator("#saved")).to_have_attribute("data-state", "unsaved")
+    start(server.port)
+    saved(page)
+    ready(page)  # with the next item, and signed in as before
+    pairs = PairSet.read(fresh_project.pairs("demo"))
+    with LabelStore.open(fresh_project.labels_db) as store:
+        rows = store.judgements(pairs.hashes)
+    assert sorted(Counter(row.pair_id for row in rows).values()) == [3, 3]
+    assert {row.annotator for row in rows} == {"owner"}

@@ -59,7 +59,11 @@ def test_planted_people_are_seen_for_what_they_are(new_room: NewRoom) -> None:
     assert (board.num_filled, board.num_places) == (72, 72)
     assert board.ties.value == pytest.approx(1 / 3)
     wins_of_bob = sum(row.answer == "a" for row in room.labels(annotators=["bob"]))
-    assert (board.wins.count, board.wins.n) == (72 + wins_of_bob, 144)
+    assert board.wins is not None
+    assert board.left is not None
+    assert (board.wins.wins, board.wins.ties, board.wins.losses) == (72 + wins_of_bob, 72, 72 - wins_of_bob)
+    left_of_ann = sum(row.answer == row.left for row in room.labels(annotators=["ann"]))
+    assert (board.left.wins, board.left.losses) == (72 + left_of_ann, 72 - left_of_ann)
 
 
 def test_agreement_is_of_people_and_says_when_there_is_none(new_room: NewRoom) -> None:

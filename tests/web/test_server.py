@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import re
-import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx2
@@ -24,68 +19,7 @@ from densedpo.core.workspace import Project
 from densedpo.judge.store import LabelStore
 from densedpo.judge.studies.invitations import invite
 from studio_example import Room, new_id, whole_choice
-from studio_live import listening
-
-COMMAND = "import sys; from densedpo.cli.main import run; run(sys.argv[1:])"
-SETTINGS = [
-    "--set",
-    "must_watch=false",
-    "--set",
-    "overlap=1000",
-    "--set",
-    "gold_share=0.0",
-    "--set",
-    "repeat_share=0.0",
-]
-
-
-class Process:
-    """`densedpo judge serve` on a port; `url` is where it says that it is."""
-
-    def __init__(self, root: Path, port: int = 0) -> None:
-        started = time.monotonic()
-        self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                COMMAND,
-                "judge",
-                "serve",
-                "demo",
-                "--project",
-                str(root),
-                "--port",
-                str(port),
-                *SETTINGS,
-            ],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
-        assert self.process.stdout is not None
-        self.url, self.token = re.fullmatch(r"open (\S+)#token=(\S+)\n", self.process.stdout.readline()).groups()
-        self.port = int(self.url.rsplit(":", 1)[1].rstrip("/"))
-        self.process.stdout.readline()
-        self.seconds_to_start = time.monotonic() - started
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        self.process.stdout.close()
-
-
-@pytest.fixture
-def start(fresh_project: Project) -> Iterator[Callable[..., Process]]:
-    started: list[Process] = []
-
-    def start_(port: int = 0) -> Process:
-        started.append(Process(fresh_project.root, port))
-        return started[-1]
-
-    yield start_
-    for each in started:
-        if each.process.poll() is None:
-            each.kill()
+from studio_live import Process, listening
 
 
 def client_of(url: str, token: str) -> httpx2.Client:

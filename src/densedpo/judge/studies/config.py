@@ -38,7 +38,7 @@ class StudyConfig(Config):
     """What a single clip is scored for; the mean over them compares the clips of a pair, and equal is a tie."""
     clip_answer: bool = False
     """Whether to ask for one answer about the whole clip too."""
-    overlap: Annotated[int, Field(ge=1, le=100)] = 1
+    overlap: Annotated[int, Field(ge=1, le=10_000)] = 1
     """How many people judge each item."""
     lease_minutes: Annotated[float, Field(gt=0)] = 30.0
     """After this time without a sign of life an item is offered to somebody else."""

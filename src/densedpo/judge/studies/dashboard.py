@@ -18,7 +18,8 @@ from densedpo.judge.studies.answers import Decided, decided
 from densedpo.judge.studies.desk import Desk
 from densedpo.metrics.agreement import Agreement, Rating, agreement
 from densedpo.metrics.motion_bias import BiasCheck, JudgedPairs, low_motion_share, preference_slope
-from densedpo.metrics.rates import wilson
+from densedpo.metrics.rates import WinRate, wilson, win_rate
+from densedpo.metrics.statistics import Key
 
 MotionOf = Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]]  # pair hash -> motion of a and of b by part
 _SUSPECT: Final = 0.001  # a person who always chooses one side is flagged when chance would do so this rarely
@@ -67,7 +68,7 @@ class PersonRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dashboard:
-    """A study so far. `wins` is how often a is better where there is a winner: in an arena, the first model."""
+    """A study so far. `wins` is how often a is better (in an arena, the first model), `left` the clip on the left."""
 
     study: str
     version: int
@@ -77,9 +78,9 @@ class Dashboard:
     num_places: int
     num_filled: int
     people: tuple[PersonRow, ...]
-    left: Rate
+    left: WinRate | None
     ties: Rate
-    wins: Rate
+    wins: WinRate | None
     gold: Rate
     repeats: Rate
     agreement: tuple[AgreementRow, ...]
@@ -123,9 +124,9 @@ def summarise_study(desk: Desk, *, motion: MotionOf, faults: Mapping[str, str]) 
         num_places=plain * settings.overlap,
         num_filled=sum(each.assignment.kind == "plain" for each in done),
         people=tuple(_person(desk, name, mine) for name, mine in sorted(by_person.items())),
-        left=_left(first, row),
+        left=_won(desk, first, row, by_side=True),
         ties=_ties(first, row),
-        wins=rate(sign > 0 for each in first for sign in each.signs(row) if sign),
+        wins=_won(desk, first, row, by_side=False),
         gold=_gold(first, row),
         repeats=_repeats(done, row),
         agreement=tuple(line for name in settings.dimensions for line in _agreement(desk, first, name)),
@@ -173,6 +174,19 @@ def _flags(desk: Desk, left: Rate, ties: Rate, gold: Rate, median_s: float | Non
 def _left(done: Iterable[Decided], row: str) -> Rate:
     answers = [answer for each in done for answer in each.save.choice.answers.get(row, [])]
     return rate(answer == "left" for answer in answers if answer in {"left", "right"})
+
+
+def _won(desk: Desk, done: Iterable[Decided], row: str, *, by_side: bool) -> WinRate | None:
+    """Wins of a against b, or of left against right: by prompt, as the parts of a pair go together."""
+    outcomes: dict[Key, int | None] = {}
+    numbers: Counter[str] = Counter()
+    for each in done:
+        prompt = desk.pairs.by_id[each.item.pair_id].prompt_id
+        turned = -1 if by_side and each.assignment.left == "b" else 1
+        for sign in each.signs(row):
+            outcomes[prompt, numbers[prompt]] = turned * sign
+            numbers[prompt] += 1
+    return win_rate(outcomes, seed=desk.study.settings.seed)
 
 
 def _ties(done: Iterable[Decided], row: str) -> Rate:

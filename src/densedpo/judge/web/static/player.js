@@ -140,7 +140,7 @@ export class Player extends EventTarget {
   }
 
   jump(frame) {
-    this.last = frame;
+    this.last = this.target = frame;
     this.video.currentTime = (frame + 0.5) / this.fps;
   }
 
@@ -165,7 +165,7 @@ export class Player extends EventTarget {
   arrived() {
     if (!this.wanted) return this.playing || this.show(this.frame);
     const { frame, resolve } = this.wanted;
-    if (Math.floor(this.video.currentTime * this.fps) !== frame) return this.jump(frame);
+    if (this.target !== frame) return this.jump(frame); // another was wanted while the video was on its way
     this.wanted = null;
     this.show(frame);
     this.seen[frame] = 1;

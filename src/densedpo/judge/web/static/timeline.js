@@ -155,8 +155,8 @@ export class Timeline {
   }
 
   playhead(frame) {
-    const share = (frame + 0.5) / this.item.num_frames;
-    for (const head of this.heads) head.style.left = `${100 * share}%`;
+    const share = frame / Math.max(1, this.item.num_frames - 1); // where the knob of the slider above is, 16px wide
+    for (const head of this.heads) head.style.left = `calc(8px + ${share} * (100% - 16px))`;
   }
 }
 
