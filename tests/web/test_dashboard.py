@@ -144,7 +144,7 @@ def test_a_dashboard_of_ten_thousand_answers_takes_no_more_than_a_second(new_roo
     room = new_room(overlap=1000)
     for number in range(417):
         work_through(room, room.person(f"p{number}"), prefers("a"))
-    started = time.monotonic()
+    started = time.process_time()
     board = summarise_study(room.desk, motion={}, faults={})
     assert board.num_filled == 10_008
-    assert time.monotonic() - started < 1.0
+    assert time.process_time() - started < 1.0
