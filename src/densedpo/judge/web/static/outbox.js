@@ -1,8 +1,10 @@
 // What was chosen and is not yet on the server. It lies in IndexedDB, so that a closed tab or a dead server loses
-// nothing; each save has an id of its own, so that sending it twice stores it once.
+// nothing; each save has an id of its own, so that sending it twice stores it once. IndexedDB takes a moment, in which a
+// tab can be closed: until it has answered, localStorage, which does not, keeps a copy.
 import { post } from "./api.js";
 
 const WAITS = [500, 1000, 2000, 4000, 8000, 15000];
+const COPY = "densedpo.saving.";
 
 export class Outbox extends EventTarget {
   constructor(person) {
@@ -15,7 +17,7 @@ export class Outbox extends EventTarget {
     this.running = null;
     this.waiting = 0;
     this.order = 0;
-    this.db = openStore();
+    this.db = openStore().then(adopt);
     addEventListener("online", () => this.flush());
     addEventListener("beforeunload", (event) => {
       if (this.memory.size) event.preventDefault();
@@ -25,10 +27,13 @@ export class Outbox extends EventTarget {
   async add(save) {
     const record = { order: Date.now() * 1000 + (this.order++ % 1000), person: this.person, save };
     this.waiting += 1;
+    const copied = copy(record);
     this.tell();
     const db = await this.db;
-    if (db) await run(db, "readwrite", (store) => store.put(record));
-    else this.memory.set(record.order, record);
+    if (db) {
+      await run(db, "readwrite", (store) => store.put(record));
+      if (copied) localStorage.removeItem(COPY + record.order);
+    } else this.memory.set(record.order, record);
     return this.flush();
   }
 
@@ -91,6 +96,34 @@ export class Outbox extends EventTarget {
   tell() {
     this.dispatchEvent(new CustomEvent("change", { detail: { waiting: this.waiting, problem: this.problem } }));
   }
+}
+
+function copy(record) {
+  try {
+    localStorage.setItem(COPY + record.order, JSON.stringify(record));
+    return true;
+  } catch {
+    return false; // full or forbidden: IndexedDB alone has to do
+  }
+}
+
+function copies() {
+  try {
+    return Object.keys(localStorage).filter((key) => key.startsWith(COPY));
+  } catch {
+    return []; // forbidden: there are none
+  }
+}
+
+// takes over what a tab left that was closed too early
+async function adopt(db) {
+  // another tab may be at it too: a save that is stored twice has one id
+  for (const key of db ? copies() : []) {
+    const record = JSON.parse(localStorage.getItem(key) ?? "null");
+    if (record) await run(db, "readwrite", (store) => store.put(record));
+    localStorage.removeItem(key);
+  }
+  return db;
 }
 
 // tabs take turns: what one sends, the other finds gone
