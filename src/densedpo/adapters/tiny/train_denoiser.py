@@ -28,7 +28,7 @@ from densedpo.world.render import render
 from densedpo.world.scene import Scene, draw_scene
 
 BATCH = 8  # half of 16 at twice the steps: lower error at the same cost
-PEAK_LR = 6e-3
+PEAK_LR = 6e-3  # for both optimizers; 2e-3 learns more slowly
 T_MEAN = 0.8  # of the logit-normal: which way a shape moves is decided at high noise, where mean 0 seldom looks
 TEXT_DROPOUT = 0.1
 UNKNOWN_WORDS = 0.01  # share of words shown as <unk>, so that its embedding means "some word"
