@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +83,7 @@ def win_rate(
     )
 
 
+@lru_cache(maxsize=4096)  # a table of many people asks for the same small numbers again and again
 def wilson(successes: int, n: int, *, level: float = LEVEL) -> tuple[float, float]:
     """Wilson's interval for a share of independent yes-or-no outcomes (Wilson 1927).
 

@@ -159,7 +159,8 @@ def _person(desk: Desk, name: str, mine: Sequence[Decided]) -> PersonRow:
 
 def _flags(desk: Desk, left: Rate, ties: Rate, gold: Rate, median_s: float | None) -> tuple[str, ...]:
     found = []
-    if left.n and stats.binomtest(left.count, left.n).pvalue < _SUSPECT:
+    is_even = left.low is None or left.high is None or left.low <= 0.5 <= left.high
+    if not is_even and stats.binomtest(left.count, left.n).pvalue < _SUSPECT:
         found.append("one side far more often than chance")
     if ties.n >= 20 and ties.count == ties.n:
         found.append("nothing but ties")
