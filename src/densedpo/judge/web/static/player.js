@@ -3,6 +3,7 @@
 const SPEEDS = [0.1, 0.25, 0.5, 0.75, 1, 1.5, 2];
 const ZOOMS = [1, 1.5, 2, 3, 4, 6, 8];
 const STALLED_MS = 3000;
+const LATE_MS = 250; // a frame that is not reported by then is the one that was there before
 
 export class Player extends EventTarget {
   constructor(panes) {
@@ -22,6 +23,8 @@ export class Player extends EventTarget {
     this.replays = 0;
     this.seen = new Uint8Array(0);
     this.wanted = null;
+    this.presented = null; // the frame that can be drawn: "seeked" may come before it is there
+    this.observe();
     this.video.addEventListener("seeked", () => this.arrived());
     this.video.addEventListener("ended", () => this.wrap());
     this.video.addEventListener("error", () => this.item && this.fail("This browser cannot play the video."));
@@ -55,6 +58,7 @@ export class Player extends EventTarget {
       if (generation !== this.generation) return;
       if (this.url) URL.revokeObjectURL(this.url);
       this.url = URL.createObjectURL(blob);
+      this.presented = null;
       this.video.src = this.url;
       await new Promise((resolve, reject) => {
         this.video.onloadeddata = resolve;
@@ -162,10 +166,26 @@ export class Player extends EventTarget {
     });
   }
 
+  // what the browser presents, playing or not
+  observe() {
+    this.video.requestVideoFrameCallback?.((_, metadata) => {
+      this.presented = this.item && Math.round(metadata.mediaTime * this.fps);
+      if (this.wanted && !this.video.seeking && this.presented === this.wanted.frame) this.settle();
+      this.observe();
+    });
+  }
+
   arrived() {
     if (!this.wanted) return this.playing || this.show(this.frame);
+    const wanted = this.wanted;
+    if (this.target !== wanted.frame) return this.jump(wanted.frame); // another was wanted while the video was on its way
+    if (this.presented === wanted.frame) return this.settle();
+    setTimeout(() => this.wanted === wanted && !this.video.seeking && this.settle(), LATE_MS);
+  }
+
+  settle() {
     const { frame, resolve } = this.wanted;
-    if (this.target !== frame) return this.jump(frame); // another was wanted while the video was on its way
+    if (this.target !== frame) return;
     this.wanted = null;
     this.show(frame);
     this.seen[frame] = 1;
