@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from densedpo.core.records import Judgement
 from toy import SHIPPED, SMALL, build_toy_model
 
 
@@ -29,3 +32,13 @@ def project(tmp_path: Path) -> Path:
     root = tmp_path / "project"
     init_project(root)
     return root
+
+
+@pytest.fixture(scope="session")
+def new_judgement() -> Callable[..., Judgement]:
+    """The answer `a` of one annotator about the first second of pair p0; keywords replace what a test is about."""
+    judgement = Judgement(
+        id="j0", pair_id="p0", annotator="ann", segment=0, start_frame=0, stop_frame=8, answer="a", instructions="v1",
+        tool_version="test", created_at="2026-01-01T00:00:00+00:00",
+    )  # fmt: skip
+    return lambda **changes: replace(judgement, **changes)

@@ -36,8 +36,9 @@ def results(project: Project, runs: Sequence[Run]) -> dict[str, dict[str, object
     report: dict[str, dict[str, object]] = {"base": dict(levels), "arms": {}}
     for arm, of_arm in arms.items():
         row: dict[str, object] = {"seeds": [run.seed for run in of_arm]}
+        of_seed = {run.seed: read_measured(project, run.name) for run in of_arm}
         for metric in METRICS:
-            tuned = {run.seed: by_prompt(read_measured(project, run.name), metric.key) for run in of_arm}
+            tuned = {number: by_prompt(measured, metric.key) for number, measured in of_seed.items()}
             own = {(number, prompt): value for number, values in tuned.items() for prompt, value in values.items()}
             like = beside_every_seed(by_prompt(base, metric.key), tuned)
             difference = two_way_difference(like, own, seed=0)

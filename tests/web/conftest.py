@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-from densedpo.core.records import Judgement
 from densedpo.core.workspace import Project
 from densedpo.judge.studies.invitations import invite
 from densedpo.judge.web.app import create_app
@@ -66,16 +64,6 @@ def sign_in(room: Room) -> Iterator[Callable[..., httpx2.Client]]:
     yield enter
     for client in clients:
         client.close()
-
-
-@pytest.fixture
-def new_judgement() -> Callable[..., Judgement]:
-    """The answer `a` of one annotator; keywords replace what a test is about."""
-    judgement = Judgement(
-        id="j0", pair_id="p0", annotator="ann", segment=0, start_frame=0, stop_frame=8, answer="a", instructions="v1",
-        tool_version="test", created_at="2026-01-01T00:00:00+00:00",
-    )  # fmt: skip
-    return lambda **changes: replace(judgement, **changes)
 
 
 @pytest.fixture

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Final
 from densedpo.adapters import catalogue
 from densedpo.core.errors import BadInput
 from densedpo.core.provenance import sha256_file, sha256_json
-from densedpo.core.records import Pair, Prompt, to_row
-from densedpo.core.workspace import Project, append_jsonl, require_fresh, stamp_path, write_atomic, write_stamp, writing
+from densedpo.core.records import Pair, Prompt
+from densedpo.core.workspace import Project, require_fresh
 from densedpo.generate.config import ArenaConfig
-from densedpo.generate.plan import PairPlan, PlannedPair, pixel_scale, select_prompts
-from densedpo.generate.resume import PAIRS_FILE, prepare, sort_rows
+from densedpo.generate.plan import PairPlan, PairRequest, PlannedPair, pair_of, select_prompts
 
 if TYPE_CHECKING:
     from jaxtyping import Float
+    from pydantic import JsonValue
     from torch import Tensor
 
     from densedpo.adapters.base import VideoModel
@@ -81,12 +81,17 @@ def plan_arena(
     if a == b:
         raise BadInput(f"an arena is between two models, not {first} and {second}; name two runs, or a run and {BASE}")
     defaults = catalogue.defaults(model)
-    num_steps = config.num_steps or defaults.num_steps
-    scale = defaults.guidance_scale if config.guidance_scale is None else config.guidance_scale
     prompts = select_prompts(project, config.splits, seed=config.seed, allow_clipless=True)
     if len(prompts) < config.num_pairs:
         raise BadInput(f"num_pairs = {config.num_pairs}, but these splits hold {len(prompts)} prompts")
-    identity = sha256_json([a.fingerprint, b.fingerprint])
+    request = PairRequest(
+        kind="arena",
+        model=sha256_json([a.fingerprint, b.fingerprint]),
+        geometry=catalogue.geometry(model),
+        num_steps=config.num_steps or defaults.num_steps,
+        guidance_scale=defaults.guidance_scale if config.guidance_scale is None else config.guidance_scale,
+        seed=config.seed,
+    )
     pairs = PairPlan(
         project=project,
         folder=project.pairs(name),
@@ -94,21 +99,18 @@ def plan_arena(
         device=config.device,
         pairs_per_batch=config.pairs_per_batch,
         settings={
-            "kind": "arena",
-            "model": identity,
+            "kind": request.kind,
+            "model": request.model,
             "a": a.name,
             "b": b.name,
-            "num_steps": num_steps,
-            "guidance_scale": scale,
-            "seed": config.seed,
+            "num_steps": request.num_steps,
+            "guidance_scale": request.guidance_scale,
+            "seed": request.seed,
             "splits": list(config.splits),
             "dtype": config.dtype,
         },
         pairs=tuple(
-            PlannedPair(
-                pair=_record(prompt, identity, model=model, num_steps=num_steps, scale=scale, config=config),
-                clip_latents=None,
-            )
+            PlannedPair(pair=_record(request, prompt, dtype=config.dtype), clip_latents=None)
             for prompt in prompts[: config.num_pairs]
         ),
     )
@@ -124,45 +126,29 @@ def generate_arena(plan: ArenaPlan) -> int:
     Raises:
         BadInput: another process writes there, other settings made what is there, a full disk.
     """
-    from densedpo.core.progress import track
+    from densedpo.generate.pairs import fill
 
     pairs = plan.pairs
-    with writing(pairs.folder) as folder:
-        todo = prepare(pairs)
-        if todo:
-            stamp_path(folder).unlink(missing_ok=True)
-            for _ in track(_made(plan, todo), total=len(todo), what="generating pairs"):
-                pass
-        if not stamp_path(folder).exists():
-            sort_rows(pairs)
-            runs = [pairs.project.run(each.name) for each in (plan.first, plan.second) if each.adapter is not None]
-            write_stamp(folder, [pairs.project.clips, *runs], pairs.project)
-    return len(todo)
+    runs = [pairs.project.run(each.name) for each in (plan.first, plan.second) if each.adapter is not None]
+    return fill(pairs, lambda todo, folder: _made(plan, todo, folder), inputs=[pairs.project.clips, *runs])
 
 
-def _made(plan: ArenaPlan, todo: Sequence[PlannedPair]) -> Iterator[Pair]:
+def _made(plan: ArenaPlan, todo: Sequence[PlannedPair], folder: Path) -> Iterator[Pair]:
     """Yields each pair when it is on the disk in full."""
     import torch
-    from safetensors.torch import save
 
-    from densedpo.core.media import write_pair_mp4
-    from densedpo.generate.pairs import load_model
+    from densedpo.generate.pairs import load_model, write_pair
 
     models = []
     for each in (plan.first, plan.second):  # both at once: one adapter cannot be taken off again
         models.append(load_model(plan.pairs))
         if each.adapter is not None:
             models[-1].load_adapter(each.adapter)
-    folder = plan.pairs.folder
     for start in range(0, len(todo), plan.pairs.pairs_per_batch):
         batch = [planned.pair for planned in todo[start : start + plan.pairs.pairs_per_batch]]
-        sides = [_sampled(model, batch) for model in models]
-        for index, pair in enumerate(batch):
-            a, b = (side[index].contiguous() for side in sides)
-            write_atomic(folder / pair.latents, save({"a": a, "b": b}))
-            frames = models[0].decode_latents(torch.stack([a, b]))
-            write_pair_mp4(folder / pair.video, frames[0], frames[1], fps=pair.fps, pixel_scale=pair.pixel_scale)
-            append_jsonl(folder / PAIRS_FILE, to_row(pair))
+        latents = torch.stack([_sampled(model, batch) for model in models], dim=1)
+        for pair, halves in zip(batch, latents, strict=True):
+            write_pair(models[0], pair, halves, folder)
             yield pair
 
 
@@ -183,33 +169,15 @@ def _sampled(model: VideoModel, batch: Sequence[Pair]) -> Float[Tensor, "pair c 
     return latents.cpu()
 
 
-def _record(
-    prompt: Prompt, identity: str, *, model: str | Path, num_steps: int, scale: float, config: ArenaConfig
-) -> Pair:
-    geometry = catalogue.geometry(model)
-    noise_key = f"{config.seed}/{prompt.id}/arena"
-    made_from = [identity, config.dtype, prompt.id, prompt.caption, noise_key, num_steps, scale]
-    pair_id = f"arena-{sha256_json(made_from)[:16]}"
-    return Pair(
-        id=pair_id,
-        kind="arena",
-        prompt_id=prompt.id,
-        clip_id=None,
-        caption=prompt.caption,
-        split=prompt.split,
-        eta=None,
-        noise_key_a=noise_key,
-        noise_key_b=noise_key,
-        seed=config.seed,
-        num_steps=num_steps,
-        guidance_scale=scale,
-        model=identity,
-        num_frames=geometry.num_frames,
-        fps=geometry.fps,
-        height=geometry.height,
-        width=geometry.width,
-        pixel_scale=pixel_scale(geometry),
-        video=f"videos/{pair_id}.mp4",
-        latents=f"latents/{pair_id}.safetensors",
-        scene=prompt.scene,
-    )
+def _record(request: PairRequest, prompt: Prompt, *, dtype: str) -> Pair:
+    noise_key = f"{request.seed}/{prompt.id}/arena"
+    made_from: list[JsonValue] = [
+        request.model,
+        dtype,
+        prompt.id,
+        prompt.caption,
+        noise_key,
+        request.num_steps,
+        request.guidance_scale,
+    ]
+    return pair_of(request, prompt, made_from, noise_keys=(noise_key, noise_key), clip_id=None, eta=None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,17 +38,32 @@ def generate_pairs(plan: PairPlan) -> int:
     Raises:
         BadInput: another process writes there, other settings made what is there, a damaged input, a full disk.
     """
+
+    def made(todo: Sequence[PlannedPair], folder: Path) -> Iterator[Pair]:
+        return _made(load_model(plan), todo, folder, plan.pairs_per_batch)
+
+    return fill(plan, made, inputs=[plan.project.clips])
+
+
+def fill(
+    plan: PairPlan, made: Callable[[Sequence[PlannedPair], Path], Iterator[Pair]], *, inputs: Sequence[Path]
+) -> int:
+    """Makes what a plan's folder lacks, and stamps it when the set is whole; see `generate_pairs`.
+
+    Args:
+        made: makes the missing pairs in a folder and yields each when it is on the disk in full.
+        inputs: the artefacts that the pairs are made from.
+    """
     with writing(plan.folder) as folder:
         todo = prepare(plan)
         if todo:
             # the stamp says that the set is whole: it comes last, and goes first when pairs are added
             stamp_path(folder).unlink(missing_ok=True)
-            model = load_model(plan)
-            for _ in track(_made(model, todo, folder, plan.pairs_per_batch), total=len(todo), what="generating pairs"):
+            for _ in track(made(todo, folder), total=len(todo), what="generating pairs"):
                 pass
         if not stamp_path(folder).exists():
             sort_rows(plan)
-            write_stamp(folder, [plan.project.clips], plan.project)
+            write_stamp(folder, list(inputs), plan.project)
     return len(todo)
 
 
@@ -89,11 +104,11 @@ def _made(model: VideoModel, todo: Sequence[PlannedPair], folder: Path, pairs_pe
     for first in range(0, len(todo), pairs_per_batch):
         batch = todo[first : first + pairs_per_batch]
         for planned, latents in zip(batch, sample_pairs(model, batch), strict=True):
-            _write(model, planned.pair, latents, folder)
+            write_pair(model, planned.pair, latents, folder)
             yield planned.pair
 
 
-def _write(model: VideoModel, pair: Pair, latents: Float[Tensor, "2 c f h w"], folder: Path) -> None:
+def write_pair(model: VideoModel, pair: Pair, latents: Float[Tensor, "2 c f h w"], folder: Path) -> None:
     """Latents, then the video, then the row: a row is never without its files."""
     a, b = latents[0].contiguous(), latents[1].contiguous()
     write_atomic(folder / pair.latents, save({"a": a, "b": b}))

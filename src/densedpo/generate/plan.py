@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from densedpo.adapters.base import Geometry
     from densedpo.generate.config import CalibrateConfig, GuidedConfig, IndependentConfig, PairConfig
 
-Kind = Literal["guided", "independent"]
+Kind = Literal["guided", "independent", "arena"]
 SMALL_SIDE: Final = 128  # clips up to this size are stored enlarged, so that each pixel owns its colour sample
 
 
@@ -63,7 +63,7 @@ class CalibrationClip:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Request:
+class PairRequest:
     """What all pairs of a plan share."""
 
     kind: Kind
@@ -179,7 +179,7 @@ def _plan(
     extra: dict[str, JsonValue] | None = None,
 ) -> PairPlan:
     defaults = catalogue.defaults(model)
-    request = _Request(
+    request = PairRequest(
         kind=kind,
         model=catalogue.fingerprint(model),
         geometry=catalogue.geometry(model),
@@ -214,26 +214,39 @@ def _plan(
     )
 
 
-def _record(request: _Request, prompt: Prompt, repetition: int, *, eta: float | None, dtype: str) -> Pair:
+def _record(request: PairRequest, prompt: Prompt, repetition: int, *, eta: float | None, dtype: str) -> Pair:
     geometry = request.geometry
     noise_key = f"{request.seed}/{prompt.id}/{repetition}"
-    identity = sha256_json(
-        [
-            *(request.kind, request.model, dtype, prompt.id, prompt.caption, prompt.clip_id, eta, noise_key),
-            *(request.num_steps, request.guidance_scale, geometry.num_frames, geometry.height, geometry.width),
-        ]
-    )
-    pair_id = f"{request.kind}-{identity[:16]}"
+    made_from: list[JsonValue] = [
+        *(request.kind, request.model, dtype, prompt.id, prompt.caption, prompt.clip_id, eta, noise_key),
+        *(request.num_steps, request.guidance_scale, geometry.num_frames, geometry.height, geometry.width),
+    ]
+    noise_keys = (f"{noise_key}/a", f"{noise_key}/b")
+    return pair_of(request, prompt, made_from, noise_keys=noise_keys, clip_id=prompt.clip_id, eta=eta)
+
+
+def pair_of(
+    request: PairRequest,
+    prompt: Prompt,
+    made_from: Sequence[JsonValue],
+    *,
+    noise_keys: tuple[str, str],
+    clip_id: str | None,
+    eta: float | None,
+) -> Pair:
+    """The row of a pair, whose id is the hash of what it is made from."""
+    geometry, (noise_key_a, noise_key_b) = request.geometry, noise_keys
+    pair_id = f"{request.kind}-{sha256_json(list(made_from))[:16]}"
     return Pair(
         id=pair_id,
         kind=request.kind,
         prompt_id=prompt.id,
-        clip_id=prompt.clip_id,
+        clip_id=clip_id,
         caption=prompt.caption,
         split=prompt.split,
         eta=eta,
-        noise_key_a=f"{noise_key}/a",
-        noise_key_b=f"{noise_key}/b",
+        noise_key_a=noise_key_a,
+        noise_key_b=noise_key_b,
         seed=request.seed,
         num_steps=request.num_steps,
         guidance_scale=request.guidance_scale,

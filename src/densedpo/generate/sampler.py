@@ -10,10 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from densedpo.adapters.base import TextCondition
-
 if TYPE_CHECKING:
-    from densedpo.adapters.base import VideoModel
+    from densedpo.adapters.base import TextCondition, VideoModel
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,8 +70,7 @@ def sample(
     for step in range(schedule.shape[1] - 1):
         rows = (schedule[:, step] > 0).nonzero()[:, 0]  # a row whose schedule was shorter is done
         t, t_next = schedule[rows, step], schedule[rows, step + 1]
-        row_text = TextCondition(embeds=text.embeds[rows])
-        velocity = _guided_velocity(model, x[rows], t, row_text, null_text, guidance_scale)
+        velocity = _guided_velocity(model, x[rows], t, text.rows(rows), null_text, guidance_scale)
         x = x.index_copy(0, rows, x[rows] + (t_next - t)[:, None, None, None, None] * velocity)
     return x
 
@@ -90,6 +87,5 @@ def _guided_velocity(
     conditional = model.predict(x_t, t, text)
     if guidance_scale <= 1:
         return conditional
-    nulls = TextCondition(embeds=null_text.embeds.expand(x_t.shape[0], -1, -1))
-    unconditional = model.predict(x_t, t, nulls)
+    unconditional = model.predict(x_t, t, null_text.expand(x_t.shape[0]))
     return unconditional + guidance_scale * (conditional - unconditional)

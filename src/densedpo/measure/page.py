@@ -24,10 +24,10 @@ from densedpo.measure.records import REPORT_FILE, require_free
 from densedpo.measure.score import METRICS
 from densedpo.measure.strip import AXIS_WIDTH, BAR_HEIGHT, Strip, read_strips
 from densedpo.measure.table import BAR_WIDTH, IntervalBar, Table, build_table, interval_bar
+from densedpo.measure.templates import template
 from densedpo.measure.wins import WinBar, Wins, win_bar
 
 PAGE_FILE: Final = "index.html"
-TEMPLATES: Final = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,15 +121,6 @@ def write_comparison(
 
 def render(page: Page) -> str:
     """The page as HTML."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     sizes = {
         "bar_width": BAR_WIDTH,
         "panel_width": WIDTH,
@@ -137,7 +128,7 @@ def render(page: Page) -> str:
         "axis_width": AXIS_WIDTH,
         "bar_height": BAR_HEIGHT,
     }
-    return environment.get_template("page.html").render(page=page, **sizes)
+    return template("page.html").render(page=page, **sizes)
 
 
 def _inputs(project: Project, comparison: Comparison, evidence: Evidence) -> list[Path]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from densedpo.core.media import write_mp4, write_pair_mp4
-from densedpo.core.records import Clip, Judgement, Pair, write_jsonl
+from densedpo.core.records import Clip, Pair, write_jsonl
 from densedpo.core.workspace import Project, init_project
 from densedpo.judge.oracle import OracleConfig, OracleJudge
 from densedpo.judge.pairset import PairSet
@@ -57,16 +57,6 @@ def new_pair(scene: Scene) -> Callable[..., Pair]:
         fps=FPS, height=64, width=64, pixel_scale=2, video="p0.mp4", latents="p0.safetensors", scene=asdict(scene),
     )  # fmt: skip
     return lambda **changes: replace(pair, **changes)
-
-
-@pytest.fixture(scope="session")
-def new_judgement() -> Callable[..., Judgement]:
-    """The answer `a` of one annotator about the first second of pair p0; keywords replace what a test is about."""
-    judgement = Judgement(
-        id="j0", pair_id="p0", annotator="ann", segment=0, start_frame=0, stop_frame=8, answer="a", instructions="v1",
-        tool_version="test", created_at="2026-01-01T00:00:00+00:00",
-    )  # fmt: skip
-    return lambda **changes: replace(judgement, **changes)
 
 
 @pytest.fixture(scope="session")

@@ -173,8 +173,14 @@ def _flags(desk: Desk, left: Rate, ties: Rate, gold: Rate, median_s: float | Non
 
 
 def _left(done: Iterable[Decided], row: str) -> Rate:
-    answers = [answer for each in done for answer in each.save.choice.answers.get(row, [])]
-    return rate(answer == "left" for answer in answers if answer in {"left", "right"})
+    """Of items, not of answers: an item's segments share one draw of the sides, so they are one piece of evidence."""
+    sides = [_leaning(each.save.choice.answers.get(row, [])) for each in done]
+    return rate(side > 0 for side in sides if side)
+
+
+def _leaning(answers: Sequence[str]) -> int:
+    """More than 0 where more segments went left than right."""
+    return answers.count("left") - answers.count("right")
 
 
 def _won(desk: Desk, done: Iterable[Decided], row: str, *, by_side: bool) -> WinRate | None:

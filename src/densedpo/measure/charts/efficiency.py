@@ -6,16 +6,13 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
 
 from densedpo.core.errors import BadInput
 from densedpo.measure.charts.panel import Band, Panel, Scale, Series, Tick, height_ticks
 from densedpo.measure.numbers import interval_text, number, value_text
+from densedpo.measure.templates import TEMPLATES, template
 from densedpo.metrics.label_efficiency import CurvePoint, Needed
 from densedpo.metrics.statistics import Estimate
-
-TEMPLATES: Final = Path(__file__).parent.parent / "templates"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,17 +70,8 @@ def efficiency_figure(
     Raises:
         BadInput: as `efficiency_panel`.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     panel = efficiency_panel(curves, title=title, unit=unit, baseline=baseline)
-    return environment.get_template("efficiency.html").render(
+    return template("efficiency.html").render(
         panel=panel,
         names=[curve.name for curve in curves],
         needed=[needed_text(curve.name, curve.needed, unit) for curve in curves if curve.needed is not None],

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from densedpo.measure.judges.answers import Accuracy, Unit
 from densedpo.measure.judges.records import JudgesReport
 from densedpo.measure.numbers import interval_text, value_text
 from densedpo.measure.table import BAR_MARGIN, BAR_WIDTH, IntervalBar
+from densedpo.measure.templates import template
 from densedpo.metrics.motion_bias import BiasCheck
 from densedpo.metrics.statistics import Estimate
 
 PAGE_FILE: Final = "index.html"
 NO_BREAK: Final = "\u00a0"
-TEMPLATES: Final = Path(__file__).parent.parent / "templates"
 _SIDES: Final = ("a", "tie", "b")
 
 
@@ -56,16 +55,7 @@ class JudgesPage:
 
 def render(report: JudgesReport) -> str:
     """The page as HTML."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("judges.html").render(page=build_page(report), bar_width=BAR_WIDTH)
+    return template("judges.html").render(page=build_page(report), bar_width=BAR_WIDTH)
 
 
 def build_page(report: JudgesReport) -> JudgesPage:
