@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,6 +18,16 @@ def cosine_lr(step: int, *, num_steps: int, peak: float, num_warmup: int, floor:
         return peak * (step + 1) / num_warmup
     progress = min(1.0, (step - num_warmup) / max(1, num_steps - num_warmup))
     return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def steady_lr(step: int, *, num_steps: int, peak: float, num_warmup: int, decay: float = 0.25) -> float:
+    """Learning rate at a step: linear warm-up, the peak, and a straight line to 0 over the last share `decay`.
+
+    Until the decay the run does not depend on `num_steps`, so that a longer one can go on from a kept state.
+    """
+    if step < num_warmup:
+        return peak * (step + 1) / num_warmup
+    return peak * min(1.0, (num_steps - step) / max(1.0, decay * num_steps))
 
 
 def save_state(path: Path, tensors: dict[str, torch.Tensor], *, step: int) -> None:
@@ -66,6 +75,8 @@ class Descent:
 
     Args:
         hidden: says by name and tensor which parameters Muon takes.
+        schedule: the learning rate of a step.
+        orthogonal_steps: Newton-Schulz iterations of Muon's update.
     """
 
     def __init__(
@@ -73,21 +84,21 @@ class Descent:
         module: torch.nn.Module,
         *,
         hidden: Callable[[str, torch.nn.Parameter], bool],
-        peak: float,
-        num_steps: int,
-        num_warmup: int,
-        floor: float = 0.02,
+        schedule: Callable[[int], float],
+        orthogonal_steps: int = 5,
     ) -> None:
         self.module = module
-        self.schedule = partial(cosine_lr, num_steps=num_steps, peak=peak, num_warmup=num_warmup, floor=floor)
+        self.schedule = schedule
         named = dict(module.named_parameters())
         # a view shares the parameter's memory: Muon takes matrices only, and convolutions are not
         self.views = [(p, torch.nn.Parameter(p.data.view(len(p), -1))) for k, p in named.items() if hidden(k, p)]
         others = [p for k, p in named.items() if not hidden(k, p)]
         matrices = [view for _, view in self.views]
         self.optimizers = {
-            "muon": torch.optim.Muon(matrices, lr=peak, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-            "adamw": torch.optim.AdamW(others, lr=peak, betas=(0.9, 0.99), weight_decay=0.0),
+            "muon": torch.optim.Muon(
+                matrices, lr=0.0, weight_decay=0.01, ns_steps=orthogonal_steps, adjust_lr_fn="match_rms_adamw"
+            ),
+            "adamw": torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.99), weight_decay=0.0),
         }
 
     def step(self, loss: torch.Tensor, step: int) -> None:

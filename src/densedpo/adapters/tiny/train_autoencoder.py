@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
 
-from densedpo.adapters.tiny.resumable import Descent, load_state, save_state
+from densedpo.adapters.tiny.resumable import Descent, cosine_lr, load_state, save_state
 from densedpo.core.seeds import derive_seed, generator, seeded_init
 from densedpo.world.render import NUM_FRAMES, render
 from densedpo.world.scene import BACKGROUNDS, draw_scene
@@ -105,7 +106,8 @@ def train(out: Path, num_steps: int, *, stop_after: int | None = None) -> None:
     """
     out.mkdir(parents=True, exist_ok=True)
     vae = build_autoencoder()
-    descent = Descent(vae, hidden=is_convolution, peak=PEAK_LR, num_steps=num_steps, num_warmup=50)
+    schedule = partial(cosine_lr, num_steps=num_steps, peak=PEAK_LR, num_warmup=50)
+    descent = Descent(vae, hidden=is_convolution, schedule=schedule)
     tensors, first = load_state(out / "autoencoder.safetensors")
     descent.restore(tensors)
     started = time.monotonic()
