@@ -16,9 +16,9 @@ from densedpo.core.media import write_pair_mp4
 from densedpo.core.records import Judgement, Pair, from_row, to_row, write_jsonl
 from densedpo.core.workspace import Project, append_jsonl, init_project, stale_inputs, write_stamp
 from densedpo.judge.pairset import PairSet, pair_hash
+from densedpo.judge.probe.motion import PairMotion
 from densedpo.judge.store import LabelStore
 from densedpo.measure.config import JudgeConfig
-from densedpo.measure.judges.motion import PairMotion
 from densedpo.measure.judges.page import NO_BREAK
 from densedpo.measure.judges.records import JudgesReport
 from densedpo.measure.judges.run import compare_judges

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from densedpo.measure.judges.answers import Accuracy, Unit
+from densedpo.judge.probe.answers import Accuracy, Unit
 from densedpo.measure.judges.records import JudgesReport
 from densedpo.measure.numbers import interval_text, value_text
 from densedpo.measure.table import BAR_MARGIN, BAR_WIDTH, IntervalBar

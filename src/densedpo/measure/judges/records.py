@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, JsonValue
 
-from densedpo.measure.judges.answers import Accuracy
+from densedpo.judge.probe.answers import Accuracy
 from densedpo.measure.manifest import Manifest
 from densedpo.metrics.motion_bias import BiasCheck
 

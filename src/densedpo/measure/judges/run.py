@@ -11,10 +11,10 @@ from densedpo.core.provenance import provenance
 from densedpo.core.records import to_row
 from densedpo.core.workspace import Project, require_fresh, write_atomic, write_stamp, writing
 from densedpo.judge.pairset import PairSet
+from densedpo.judge.probe.answers import Answers, accuracies, read_answers
+from densedpo.judge.probe.motion import PairMotion, alignment, label_bias, measure_pairs
 from densedpo.judge.store import LabelStore
 from densedpo.measure.config import JudgeConfig
-from densedpo.measure.judges.answers import Answers, accuracies, read_answers
-from densedpo.measure.judges.motion import PairMotion, alignment, label_bias, measure_pairs
 from densedpo.measure.judges.page import PAGE_FILE, render
 from densedpo.measure.judges.records import AnnotatorBias, ExcludedPair, Judged, JudgesReport
 from densedpo.measure.manifest import manifest

@@ -17,7 +17,7 @@ from densedpo.core.media import read_pair_mp4
 from densedpo.core.progress import track
 from densedpo.core.records import Pair, read_jsonl, to_row
 from densedpo.judge.pairset import PairSet, ranges_of
-from densedpo.measure.judges.answers import Answers, Question
+from densedpo.judge.probe.answers import Answers, Question
 from densedpo.metrics.motion import measure_motion, segment_motion
 from densedpo.metrics.motion_bias import BiasCheck, JudgedPairs, alignment_ratio, low_motion_share, preference_slope
 from densedpo.metrics.statistics import Key

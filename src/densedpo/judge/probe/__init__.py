@@ -1,0 +1,1 @@
+"""`judge probe`: whether a judge's answers can be trusted, and why or why not."""
