@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextvars import ContextVar
 from typing import TypeVar
 
@@ -19,21 +19,24 @@ def set_quiet(quiet: bool) -> None:
     _quiet.set(quiet)
 
 
-def track(iterable: Iterable[Item], *, total: int | None = None, what: str) -> Iterator[Item]:
+def track(
+    iterable: Iterable[Item], *, total: int | None = None, what: str, note: Callable[[], str] | None = None
+) -> Iterator[Item]:
     """Yields the items of a loop and says on stderr how far it is and how long it will take.
 
     Args:
         total: how many items there will be; the length of the iterable where it has one.
         what: what the loop does, in a few words, such as `generating pairs`.
+        note: asked for a few words whenever something is said, such as the cost so far.
     """
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
     if _quiet.get():
         yield from iterable
     elif sys.stderr.isatty():
-        yield from _track_on_terminal(iterable, total=total, what=what)
+        yield from _track_on_terminal(iterable, total=total, what=what, note=note or _nothing)
     else:
-        yield from _track_in_lines(iterable, total=total, what=what)
+        yield from _track_in_lines(iterable, total=total, what=what, note=note or _nothing)
 
 
 def duration_text(seconds: float) -> str:
@@ -46,7 +49,9 @@ def duration_text(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def _track_on_terminal(iterable: Iterable[Item], *, total: int | None, what: str) -> Iterator[Item]:
+def _track_on_terminal(
+    iterable: Iterable[Item], *, total: int | None, what: str, note: Callable[[], str]
+) -> Iterator[Item]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -71,10 +76,12 @@ def _track_on_terminal(iterable: Iterable[Item], *, total: int | None, what: str
         task = progress.add_task(what, total=total, rate="")
         for count, item in enumerate(iterable, start=1):
             yield item
-            progress.update(task, completed=count, rate=_rate_text(count, time.monotonic() - started))
+            progress.update(task, completed=count, rate=_rate_text(count, time.monotonic() - started) + note())
 
 
-def _track_in_lines(iterable: Iterable[Item], *, total: int | None, what: str) -> Iterator[Item]:
+def _track_in_lines(
+    iterable: Iterable[Item], *, total: int | None, what: str, note: Callable[[], str]
+) -> Iterator[Item]:
     started = said = time.monotonic()
     count = 0
     for item in iterable:
@@ -84,8 +91,13 @@ def _track_in_lines(iterable: Iterable[Item], *, total: int | None, what: str) -
         if now - said >= _PLAIN_EVERY_S and count != total:
             said = now
             left = f", {duration_text((now - started) / count * (total - count))} left" if total is not None else ""
-            _say(f"{what}: {count}{f'/{total}' if total is not None else ''}, {_rate_text(count, now - started)}{left}")
-    _say(f"{what}: {count} in {duration_text(time.monotonic() - started)}")
+            rate = _rate_text(count, now - started)
+            _say(f"{what}: {count}{f'/{total}' if total is not None else ''}, {rate}{left}{note()}")
+    _say(f"{what}: {count} in {duration_text(time.monotonic() - started)}{note()}")
+
+
+def _nothing() -> str:
+    return ""
 
 
 def _rate_text(count: int, seconds: float) -> str:
