@@ -6,17 +6,21 @@ Importing this module imports no torch, so that a command can learn a model's ge
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, assert_never
 
 from densedpo.core.errors import BadInput
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy as np
     import torch
-    from jaxtyping import Float, UInt8
+    from jaxtyping import Bool, Float, Int, UInt8
     from torch import Tensor
+
+Target = Literal["velocity", "v_prediction"]
+"""What a denoiser regresses: eps - x of the flow path, or alpha eps - sigma x of a variance-preserving one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,9 +80,60 @@ class SamplingDefaults:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextCondition:
-    """Encoded captions: one row of embeddings per caption, zeros after each caption's last token."""
+    """Encoded captions, one row per caption, as the family's denoiser takes them.
+
+    `mask` says which tokens count and `pooled` is a second encoder's vector of the whole caption; a family that has
+    none leaves them out.
+    """
 
     embeds: Float[Tensor, "batch token width"]
+    mask: Bool[Tensor, "batch token"] | None = None
+    pooled: Float[Tensor, "batch pooled_width"] | None = None
+
+    def rows(self, index: Int[Tensor, " row"]) -> TextCondition:
+        """Some of the captions."""
+        return TextCondition(
+            embeds=self.embeds[index],
+            mask=None if self.mask is None else self.mask[index],
+            pooled=None if self.pooled is None else self.pooled[index],
+        )
+
+    def expand(self, num_rows: int) -> TextCondition:
+        """One caption for every row of a batch."""
+        return TextCondition(
+            embeds=self.embeds.expand(num_rows, -1, -1),
+            mask=None if self.mask is None else self.mask.expand(num_rows, -1),
+            pooled=None if self.pooled is None else self.pooled.expand(num_rows, -1),
+        )
+
+    @staticmethod
+    def cat(conditions: Sequence[TextCondition]) -> TextCondition:
+        """Several as one batch; all are of one family."""
+        import torch
+
+        masks = [condition.mask for condition in conditions if condition.mask is not None]
+        pooled = [condition.pooled for condition in conditions if condition.pooled is not None]
+        return TextCondition(
+            embeds=torch.cat([condition.embeds for condition in conditions]),
+            mask=torch.cat(masks) if masks else None,
+            pooled=torch.cat(pooled) if pooled else None,
+        )
+
+
+def target_scale(target: Target, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    """By what a residual in flow velocity is multiplied to be the residual in the training target, per row.
+
+    With alpha = (1-t)/n, sigma = t/n and n = sqrt((1-t)^2 + t^2) (the variance-preserving point of the same ratio of
+    noise to signal), eps - x = (alpha + sigma) v + (sigma - alpha) z, and z is given: the residuals differ by the
+    factor alpha + sigma = 1/n, so that v's is n times the velocity's, with n^2 from 1/2 to 1.
+    """
+    match target:
+        case "velocity":
+            return t.new_ones(t.shape)
+        case "v_prediction":
+            return ((1 - t) ** 2 + t**2).sqrt()
+        case _ as unknown:
+            assert_never(unknown)
 
 
 class VideoModel(Protocol):
@@ -91,16 +146,19 @@ class VideoModel(Protocol):
     """sha256 over every config and weight file of the base model; adapters do not change it."""
     vae_fingerprint: str
     """sha256 over the autoencoder alone: the key of the latent cache."""
-    target: Literal["velocity"]
-    """What the denoiser regresses, in which the losses measure their errors."""
+    target: Target
+    """What the denoiser regresses, in which the losses measure their errors (`target_scale`)."""
     geometry: Geometry
     defaults: SamplingDefaults
     lora_targets: tuple[str, ...]
     """The denoiser's linear layers that a LoRA adapts unless the recipe says otherwise."""
 
+    trained_t: tuple[float, float]
+    """Where `denoiser` is the one that answers, half open; (0, 1) unless a model has two experts."""
+
     @property
     def denoiser(self) -> torch.nn.Module:
-        """What predicts the velocity; its base weights are frozen."""
+        """What predicts the velocity; its base weights are frozen. Of two experts, the one of low noise."""
 
     def encode_video(self, frames: UInt8[np.ndarray, "batch time row column 3"]) -> Float[Tensor, "batch c f h w"]:
         """Normalised latents of clips, the posterior's mode."""

@@ -6,15 +6,19 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from densedpo.adapters import wan_files
+from densedpo.adapters import cogvideox_files, directory, hunyuan_files, ltx_files, wan_files
 from densedpo.core.errors import BadInput
 
 if TYPE_CHECKING:
     import torch
 
     from densedpo.adapters.base import Geometry, SamplingDefaults, VideoModel
+    from densedpo.adapters.directory import Family
 
-FAMILIES: Final = ("WanPipeline",)
+FAMILIES: Final = {
+    family.pipeline: family
+    for family in (wan_files.FAMILY, cogvideox_files.FAMILY, ltx_files.FAMILY, hunyuan_files.FAMILY)
+}
 SHIPPED: Final = Path(__file__).parent / "tiny" / "model"
 
 
@@ -32,29 +36,49 @@ def load(name: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = N
 
     import torch
 
-    from densedpo.adapters.wan import WanModel
+    dtype = dtype or torch.float32
+    match family_of(folder).name:
+        case "Wan":
+            from densedpo.adapters.wan import WanModel
 
-    return WanModel(folder, device=device, dtype=dtype or torch.float32)
+            return WanModel(folder, device=device, dtype=dtype)
+        case "CogVideoX":
+            from densedpo.adapters.cogvideox import CogVideoXModel
+
+            return CogVideoXModel(folder, device=device, dtype=dtype)
+        case "LTX-Video":
+            from densedpo.adapters.ltx import LTXModel
+
+            return LTXModel(folder, device=device, dtype=dtype)
+        case "HunyuanVideo":
+            from densedpo.adapters.hunyuan import HunyuanModel
+
+            return HunyuanModel(folder, device=device, dtype=dtype)
+        case unknown:
+            raise ValueError(f"the family {unknown} is described and has no adapter")
 
 
 def geometry(name: str | Path) -> Geometry:
     """The clip size of a model, without loading it and without torch."""
-    return wan_files.read_geometry(find(name))
+    folder = find(name)
+    return family_of(folder).geometry(folder)
 
 
 def defaults(name: str | Path) -> SamplingDefaults:
     """The sampling defaults of a model, without loading it and without torch."""
-    return wan_files.read_defaults(find(name))
+    folder = find(name)
+    return family_of(folder).defaults(folder)
 
 
 def fingerprint(name: str | Path) -> str:
     """The `fingerprint` of the model that `load` would give, without torch."""
-    return wan_files.fingerprint(find(name))
+    folder = find(name)
+    return family_of(folder).fingerprint(folder)
 
 
 def vae_fingerprint(name: str | Path) -> str:
     """The `vae_fingerprint` of the model that `load` would give, without torch."""
-    return wan_files.fingerprint(find(name), ("vae",))
+    return directory.fingerprint(find(name), ("vae",))
 
 
 def find(name: str | Path) -> Path:
@@ -63,18 +87,38 @@ def find(name: str | Path) -> Path:
     Raises:
         BadInput: there is none, and how to get one; or it is not complete, or offers a pickle for weights.
     """
+    folder = locate(name)
+    family_of(folder).check(folder)
+    return folder
+
+
+def locate(name: str | Path) -> Path:
+    """The directory of a model, whatever is in it.
+
+    Raises:
+        BadInput: there is none, and how to get one.
+    """
     folder = SHIPPED if str(name) == "tiny" else Path(name).expanduser()
     if not folder.exists():
         folder = _cached(str(name))
     if not folder.is_dir():
         raise BadInput(f"{folder} is a file; a model is a diffusers directory with a model_index.json")
+    return folder
+
+
+def family_of(folder: Path) -> Family:
+    """The family of a model directory, from its `model_index.json` alone.
+
+    Raises:
+        BadInput: no such file, or a family that is not known.
+    """
     if not (folder / "model_index.json").is_file():
         raise BadInput(f"{folder} has no model_index.json: a model is a diffusers directory")
-    family = wan_files.read_json(folder / "model_index.json").get("_class_name")
-    if family not in FAMILIES:
-        raise BadInput(f"{folder} is a {family}; the families known are {', '.join(FAMILIES)}")
-    wan_files.check_files(folder)
-    return folder
+    pipeline = directory.read_json(folder / "model_index.json").get("_class_name")
+    family = FAMILIES.get(str(pipeline))
+    if family is None:
+        raise BadInput(f"{folder} is a {pipeline}; the families known are {', '.join(FAMILIES)}")
+    return family
 
 
 def _cached(name: str) -> Path:

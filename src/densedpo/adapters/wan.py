@@ -1,49 +1,42 @@
-"""Wan text-to-video models, from the classes of diffusers: the shipped toy and Wan 2.1 run through the same lines."""
+"""Wan text-to-video models, from the classes of diffusers: the shipped toy, Wan 2.1 and 2.2 run through the same lines.
+
+Wan 2.2 A14B has two denoisers, of high and of low noise, with a boundary between them. The one of low noise is trained:
+guided pairs start below the boundary. TI2V-5B takes a timestep for each token, all of them the same without an image.
+"""
 
 from __future__ import annotations
 
 import html
-import logging
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING
 
 import ftfy
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
 from diffusers.loaders import WanLoraLoaderMixin
-from peft.utils import get_peft_model_state_dict
-from safetensors import SafetensorError
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5EncoderModel
-from transformers.utils import logging as hf_logging
+from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
-from densedpo.adapters import wan_files
-from densedpo.adapters.base import TextCondition
+from densedpo.adapters import directory, wan_files
+from densedpo.adapters.base import Target, TextCondition
+from densedpo.adapters.loading import LOCAL, UnknownWords, freeze, load_tokenizer, loading
+from densedpo.adapters.lora import load_lora, save_lora
+from densedpo.adapters.pixels import decode_clips, encode_clips
 from densedpo.core.errors import BadInput
-from densedpo.core.files import naming_disk_errors, write_atomic
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
     from torch import Tensor
 
-_log = logging.getLogger("densedpo")
-
-ADAPTER_FILE: Final = "pytorch_lora_weights.safetensors"
-ADAPTER_NAME: Final = "default"
-AUTOENCODER_PIXELS: Final = 1_200_000
-# every linear layer of a block, as the public Wan LoRAs adapt: a motion is not in the attention alone
-LORA_TARGETS: Final = ("to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2")
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WanParts:
-    """The loaded components of a `WanPipeline` directory."""
+    """The loaded components of a `WanPipeline` directory; `high` is the expert of high noise, where there are two."""
 
     transformer: WanTransformer3DModel
+    high: WanTransformer3DModel | None
     vae: AutoencoderKLWan
     text_encoder: UMT5EncoderModel
     tokenizer: PreTrainedTokenizerBase
@@ -51,10 +44,10 @@ class WanParts:
 
 
 class WanModel:
-    """A Wan 2.1 text-to-video model as a `VideoModel` (see `densedpo.adapters.base`)."""
+    """A Wan text-to-video model as a `VideoModel` (see `densedpo.adapters.base`)."""
 
-    target: Literal["velocity"] = "velocity"
-    lora_targets: tuple[str, ...] = LORA_TARGETS
+    target: Target = "velocity"
+    lora_targets: tuple[str, ...] = wan_files.LORA_TARGETS
 
     def __init__(self, folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
         """Loads the model from local safetensors; nothing is fetched and no pickle is opened.
@@ -63,17 +56,20 @@ class WanModel:
             dtype: of the denoiser and the text encoder; the autoencoder stays in float32, as Wan needs.
 
         Raises:
-            BadInput: the folder is not a complete Wan 2.1 text-to-video directory of safetensors.
+            BadInput: the folder is not a complete Wan text-to-video directory of safetensors.
         """
         wan_files.check_files(folder)
         self.geometry = wan_files.read_geometry(folder)
         self.defaults = wan_files.read_defaults(folder)
-        self.fingerprint = wan_files.fingerprint(folder)
-        self.vae_fingerprint = wan_files.fingerprint(folder, ("vae",))
+        self.fingerprint = wan_files.FAMILY.fingerprint(folder)
+        self.vae_fingerprint = directory.fingerprint(folder, ("vae",))
         self._parts = load_parts(folder, device=device, dtype=dtype)
+        self._boundary = wan_files.boundary(folder)
+        self.trained_t = (0.0, 1.0 if self._boundary is None else self._boundary)
+        self._token_timesteps = wan_files.has_token_timesteps(folder)
         self._device = torch.device(device)
         self._dtype = dtype
-        self._known_unknown: set[str] = set()
+        self._unknown_words = UnknownWords(self._parts.tokenizer)
         channels = (1, self.geometry.latent_channels, 1, 1, 1)
         config = self._parts.vae.config
         self._mean = torch.tensor(config.latents_mean, device=device).view(channels)
@@ -81,7 +77,7 @@ class WanModel:
 
     @property
     def denoiser(self) -> WanTransformer3DModel:
-        """The transformer; its base weights are frozen."""
+        """The transformer, of two experts the one of low noise; its base weights are frozen."""
         return self._parts.transformer
 
     @torch.no_grad()
@@ -91,41 +87,32 @@ class WanModel:
         Raises:
             BadInput: the clips do not have the model's geometry.
         """
-        geometry = self.geometry
-        expected = (geometry.num_frames, geometry.height, geometry.width, 3)
-        if frames.ndim != 5 or frames.shape[1:] != expected or frames.dtype != np.uint8:
-            raise BadInput(f"clips are {frames.dtype} {frames.shape}; the model takes uint8 clips of shape {expected}")
-        latents = []
-        for clips in torch.split(torch.from_numpy(np.ascontiguousarray(frames)), self._clips_at_once()):
-            video = clips.to(self._device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
-            latents.append(self._parts.vae.encode(video).latent_dist.mode())
-        return (torch.cat(latents) - self._mean) / self._std
+
+        def encode(video: Tensor) -> Tensor:
+            raw: Tensor = self._parts.vae.encode(video).latent_dist.mode()
+            return (raw - self._mean) / self._std
+
+        return encode_clips(frames, encode, geometry=self.geometry, device=self._device)
 
     @torch.no_grad()
     def decode_latents(self, latents: Float[Tensor, "batch c f h w"]) -> UInt8[np.ndarray, "batch time row column 3"]:
         """The clips of normalised latents, rounded to uint8."""
-        clips = []
-        for some in torch.split(latents.to(self._device, torch.float32), self._clips_at_once()):
-            video = self._parts.vae.decode(some * self._std + self._mean).sample
-            scaled = ((video / 2 + 0.5).clamp(0, 1) * 255).round()
-            clips.append(scaled.to("cpu", torch.uint8).permute(0, 2, 3, 4, 1).contiguous().numpy())
-        return np.concatenate(clips)
 
-    def _clips_at_once(self) -> int:
-        """Clips that pass the autoencoder together: it is the memory peak of a real model, which takes one."""
-        geometry = self.geometry
-        return max(1, AUTOENCODER_PIXELS // (geometry.num_frames * geometry.height * geometry.width))
+        def decode(some: Tensor) -> Tensor:
+            video: Tensor = self._parts.vae.decode(some * self._std + self._mean).sample
+            return video
+
+        return decode_clips(latents, decode, geometry=self.geometry, device=self._device)
 
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> TextCondition:
         """Embeddings of captions, zero after the last token up to `max_sequence_length`, as `WanPipeline` has them."""
-        length = self.geometry.max_sequence_length
         clean = [clean_caption(caption) for caption in captions]
-        self._warn_unknown(clean)
+        self._unknown_words.warn(clean)
         inputs = self._parts.tokenizer(
             clean,
             padding="max_length",
-            max_length=length,
+            max_length=self.geometry.max_sequence_length,
             truncation=True,
             add_special_tokens=True,
             return_attention_mask=True,
@@ -138,10 +125,43 @@ class WanModel:
     def predict(
         self, x_t: Float[Tensor, "batch c f h w"], t: Float[Tensor, " batch"], text: TextCondition
     ) -> Float[Tensor, "batch c f h w"]:
-        """The transformer's velocity, in float32; gradients flow where they are enabled."""
-        velocity: Tensor = self._parts.transformer(
+        """The transformer's velocity, in float32; gradients flow where they are enabled.
+
+        With two experts each row is for the one on whose side of the boundary its t lies.
+        """
+        high = self._parts.high
+        if high is None or self._boundary is None:
+            return self._predict_by(self._parts.transformer, x_t, t, text)
+        # as the pipeline compares: timesteps, not t
+        is_high = t.to(torch.float32) * 1000 >= self._boundary * 1000
+        if not bool(is_high.any()):
+            return self._predict_by(self._parts.transformer, x_t, t, text)
+        if bool(is_high.all()):
+            return self._predict_by(high, x_t, t, text)
+        above, below = is_high.nonzero()[:, 0], (~is_high).nonzero()[:, 0]
+        parts = [
+            self._predict_by(expert, x_t[rows.to(x_t.device)], t[rows], text.rows(rows.to(text.embeds.device)))
+            for expert, rows in ((high, above), (self._parts.transformer, below))
+        ]
+        order = torch.argsort(torch.cat([above, below]))
+        return torch.cat(parts)[order.to(parts[0].device)]
+
+    def _predict_by(
+        self,
+        transformer: WanTransformer3DModel,
+        x_t: Float[Tensor, "batch c f h w"],
+        t: Float[Tensor, " batch"],
+        text: TextCondition,
+    ) -> Float[Tensor, "batch c f h w"]:
+        timestep = t.to(self._device, torch.float32) * 1000
+        if self._token_timesteps:
+            in_time, in_row, in_column = transformer.config.patch_size
+            _, _, frames, rows, columns = x_t.shape
+            num_tokens = (frames // in_time) * (rows // in_row) * (columns // in_column)
+            timestep = timestep[:, None].expand(-1, num_tokens)
+        velocity: Tensor = transformer(
             hidden_states=x_t.to(self._device, self._dtype),
-            timestep=t.to(self._device, torch.float32) * 1000,
+            timestep=timestep,
             encoder_hidden_states=text.embeds.to(self._dtype),
             return_dict=False,
         )[0]
@@ -154,111 +174,36 @@ class WanModel:
         return sigmas.to(self._device, torch.float32)
 
     def save_adapter(self, path: Path) -> Path:
-        """Writes the LoRA so that `WanPipeline.load_lora_weights` reads it; returns the file.
+        """Writes the LoRA so that `WanPipeline.load_lora_weights` reads it; see `save_lora`.
 
-        Args:
-            path: a `.safetensors` file, or a folder, which gets diffusers' usual file name.
-
-        Raises:
-            BadInput: the disk is full or may not be written; an adapter that was there still is.
+        With two experts it is that of `transformer_2`: load it with `load_into_transformer_2=True`.
         """
-        file = path if path.suffix == ".safetensors" else path / ADAPTER_FILE
-        part = file.with_name(f".{file.stem}.part.safetensors")
-        # sorted, since the order of a set differs from process to process and the file's hash would too
-        metadata = {
-            key: sorted(value) if isinstance(value, set) else value
-            for key, value in self.denoiser.peft_config[ADAPTER_NAME].to_dict().items()
-        }
-        try:
-            with naming_disk_errors(file):
-                file.parent.mkdir(parents=True, exist_ok=True)
-                WanLoraLoaderMixin.save_lora_weights(
-                    file.parent,
-                    transformer_lora_layers=get_peft_model_state_dict(self.denoiser),
-                    weight_name=part.name,
-                    transformer_lora_adapter_metadata=metadata,
-                )
-            write_atomic(file, part.read_bytes())
-        except SafetensorError as error:  # how it reports a disk that refuses, without the error's number
-            raise BadInput(f"cannot write {file}: {error}; nothing was lost, free space and rerun") from error
-        finally:
-            part.unlink(missing_ok=True)
-        return file
+        return save_lora(WanLoraLoaderMixin, self.denoiser, path)
 
     def load_adapter(self, path: Path) -> None:
-        """Puts a saved LoRA on the transformer, in place of the one that is there.
-
-        Raises:
-            BadInput: no safetensors file there, or not a LoRA of this model.
-        """
-        file = path / ADAPTER_FILE if path.is_dir() else path
-        if file.suffix in wan_files.PICKLES:
-            raise BadInput(f"{file} is a pickle, which can run code when loaded: it was not opened; use safetensors")
-        if not file.is_file():
-            raise BadInput(f"{file} is missing: no adapter to load")
-        try:
-            state, metadata = WanLoraLoaderMixin.lora_state_dict(
-                str(file.parent),
-                weight_name=file.name,
-                use_safetensors=True,
-                local_files_only=True,
-                return_lora_metadata=True,
-            )
-        except SafetensorError as error:
-            raise BadInput(f"{file} is not a whole safetensors file: {error}") from None
-        if not state or not all("lora" in key for key in state):
-            raise BadInput(f"{file} is not a LoRA in diffusers' format: a key without 'lora' in its name")
-        if self.denoiser._hf_peft_config_loaded and ADAPTER_NAME in self.denoiser.peft_config:
-            self.denoiser.delete_adapters(ADAPTER_NAME)
-        try:
-            WanLoraLoaderMixin.load_lora_into_transformer(
-                state, self.denoiser, adapter_name=ADAPTER_NAME, metadata=metadata
-            )
-        except (RuntimeError, ValueError) as error:
-            line = str(error).strip().splitlines()[0]
-            raise BadInput(f"{file} does not fit this model: {line}") from None
-        self.denoiser.enable_adapters()  # a layer that was switched off stays off under a new adapter
-
-    def _warn_unknown(self, captions: list[str]) -> None:
-        unknown = [word for caption in captions for word in unknown_words(self._parts.tokenizer, caption)]
-        new = [word for word in dict.fromkeys(unknown) if word not in self._known_unknown]
-        if new:
-            self._known_unknown.update(new)
-            _log.warning("the model's vocabulary lacks these words and reads them as <unk>: %s", ", ".join(new))
+        """Puts a saved LoRA on the transformer, in place of the one that is there; see `load_lora`."""
+        load_lora(WanLoraLoaderMixin, self.denoiser, path)
 
 
 def load_parts(folder: Path, *, device: str, dtype: torch.dtype) -> WanParts:
     """The components of a checked directory, frozen and in evaluation mode."""
-    local = {"local_files_only": True, "use_safetensors": True}
-    try:
-        with _without_progress_bars():
-            transformer = WanTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=dtype, **local)
-            vae = AutoencoderKLWan.from_pretrained(folder / "vae", torch_dtype=torch.float32, **local)
-            text_encoder = UMT5EncoderModel.from_pretrained(folder / "text_encoder", dtype=dtype, **local)
-        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True, trust_remote_code=False)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise BadInput(f"{folder} does not load as a Wan model: {str(error).strip().splitlines()[0]}") from None
-    for module in (transformer, vae, text_encoder):
-        module.eval().requires_grad_(False).to(device)
+    with loading(folder, "Wan"):
+        experts = [
+            WanTransformer3DModel.from_pretrained(folder / name, torch_dtype=dtype, **LOCAL)
+            for name in wan_files.denoisers(folder)
+        ]
+        vae = AutoencoderKLWan.from_pretrained(folder / "vae", torch_dtype=torch.float32, **LOCAL)
+        text_encoder = UMT5EncoderModel.from_pretrained(folder / "text_encoder", dtype=dtype, **LOCAL)
+        tokenizer = load_tokenizer(folder / "tokenizer")
+    freeze(*experts, vae, text_encoder, device=device)
     return WanParts(
-        transformer=transformer,
+        transformer=experts[-1],
+        high=experts[0] if len(experts) == 2 else None,
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         scheduler=flow_scheduler(folder),
     )
-
-
-@contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """Keeps the loader's own bars off the screen: loading is one line of our progress, not three."""
-    shown = hf_logging.is_progress_bar_enabled()
-    hf_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            hf_logging.enable_progress_bar()
 
 
 def flow_scheduler(folder: Path) -> FlowMatchEulerDiscreteScheduler:
@@ -268,7 +213,7 @@ def flow_scheduler(folder: Path) -> FlowMatchEulerDiscreteScheduler:
     of a pair is defined for.
     """
     path = folder / "scheduler" / "scheduler_config.json"
-    config = wan_files.read_json(path)
+    config = directory.read_json(path)
     if config.get("_class_name") == "FlowMatchEulerDiscreteScheduler":
         return FlowMatchEulerDiscreteScheduler.from_config(config)
     if config.get("prediction_type") != "flow_prediction" or not isinstance(config.get("flow_shift"), int | float):
@@ -279,16 +224,3 @@ def flow_scheduler(folder: Path) -> FlowMatchEulerDiscreteScheduler:
 def clean_caption(caption: str) -> str:
     """The caption as `WanPipeline` tokenizes it: broken text repaired, entities resolved, white space collapsed."""
     return re.sub(r"\s+", " ", html.unescape(html.unescape(ftfy.fix_text(caption)))).strip()
-
-
-def unknown_words(tokenizer: PreTrainedTokenizerBase, caption: str) -> list[str]:
-    """The words of a caption that the vocabulary lacks, in order."""
-    if tokenizer.unk_token_id is None:
-        return []
-    encoded = tokenizer(caption, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast)
-    if tokenizer.unk_token_id not in encoded.input_ids:
-        return []
-    if not tokenizer.is_fast:
-        return [f"(in {caption!r})"]
-    pairs = zip(encoded.input_ids, encoded.offset_mapping, strict=True)
-    return [caption[start:stop] for token, (start, stop) in pairs if token == tokenizer.unk_token_id]

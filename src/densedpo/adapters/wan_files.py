@@ -1,95 +1,85 @@
-"""A `WanPipeline` directory as files: what must be there, its geometry, its defaults and its fingerprint (no torch)."""
+"""A `WanPipeline` directory as files: what must be there, its geometry and its defaults (no torch).
+
+Three layouts: Wan 2.1; Wan 2.2 A14B, whose index has a boundary between two denoisers; Wan 2.2 TI2V-5B, whose index
+asks for a timestep for each token.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Final
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import Final
 
 from densedpo.adapters.base import Geometry, SamplingDefaults
+from densedpo.adapters.directory import (
+    Family,
+    Settings,
+    check_components,
+    check_weights,
+    integer,
+    read_json,
+    read_settings,
+)
 from densedpo.core.errors import BadInput
 
-WEIGHT_FOLDERS: Final = ("transformer", "vae", "text_encoder")
 COMPONENTS: Final[dict[str, tuple[str, ...]]] = {
     "transformer": ("WanTransformer3DModel",),
     "vae": ("AutoencoderKLWan",),
     "text_encoder": ("UMT5EncoderModel",),
     "scheduler": ("FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler"),
 }
-PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-SETTINGS_FILE: Final = "densedpo.json"
-
-Positive = Annotated[int, Field(ge=1)]
-
-
-class Settings(BaseModel):
-    """`densedpo.json` beside `model_index.json`: how this model is used. The defaults are Wan 2.1's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    num_frames: Positive = 81
-    height: Positive = 480
-    width: Positive = 832
-    fps: Annotated[float, Field(gt=0)] = 16.0
-    max_sequence_length: Positive = 512
-    num_steps: Positive = 50
-    guidance_scale: Annotated[float, Field(ge=0)] = 5.0
-    eta_min: Annotated[float, Field(gt=0, le=1)] = 0.65
-    eta_max: Annotated[float, Field(gt=0, le=1)] = 0.8
+# every linear layer of a block, as the public Wan LoRAs adapt: a motion is not in the attention alone
+LORA_TARGETS: Final = ("to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2")
+WAN_2_1: Final = Settings(
+    num_frames=81, height=480, width=832, fps=16.0, max_sequence_length=512, num_steps=50, guidance_scale=5.0
+)
+WAN_2_2_A14B: Final = WAN_2_1.model_copy(update={"num_steps": 40, "guidance_scale": 4.0})
+WAN_2_2_TI2V: Final = WAN_2_1.model_copy(update={"num_frames": 121, "height": 704, "width": 1280, "fps": 24.0})
 
 
-def read_json(path: Path) -> dict[str, object]:
-    """A JSON object from a file of the model.
+def settings_of(folder: Path) -> Settings:
+    """The model's settings over those of its layout."""
+    if has_token_timesteps(folder):
+        return read_settings(folder, WAN_2_2_TI2V)
+    return read_settings(folder, WAN_2_1 if boundary(folder) is None else WAN_2_2_A14B)
+
+
+def boundary(folder: Path) -> float | None:
+    """The t at and above which `transformer` denoises and below which `transformer_2` does; None where one does all.
 
     Raises:
-        BadInput: the file is absent, or is not a JSON object.
+        BadInput: a boundary without a second denoiser or the other way round, or one that is not between 0 and 1.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"{path} is missing: {path.parent} is not a complete model directory") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise BadInput(f"{path} does not hold a JSON object")
-    return value
+    path = folder / "model_index.json"
+    index = read_json(path)
+    ratio = index.get("boundary_ratio")
+    has_second = index.get("transformer_2") not in (None, [None, None])
+    if ratio is None and not has_second:
+        return None
+    if not has_second:
+        raise BadInput(f"{path}: boundary_ratio without a transformer_2: half of this two-expert model is missing")
+    if not isinstance(ratio, float) or not 0 < ratio < 1:
+        raise BadInput(f"{path}: boundary_ratio is {ratio!r}, but there is a transformer_2: it is between 0 and 1")
+    return ratio
 
 
-def read_settings(folder: Path) -> Settings:
-    """The model's `densedpo.json`, or Wan's defaults where there is none."""
-    path = folder / SETTINGS_FILE
-    if not path.exists():
-        return Settings()
-    try:
-        settings = Settings.model_validate(read_json(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        keys = ", ".join(Settings.model_fields)
-        raise BadInput(f"{path}: key {key!r}: {first['msg']}; the keys are {keys}") from None
-    if settings.eta_min > settings.eta_max:
-        raise BadInput(f"{path}: eta_min = {settings.eta_min} is above eta_max = {settings.eta_max}")
-    return settings
+def has_token_timesteps(folder: Path) -> bool:
+    """Whether the denoiser takes a timestep for each token, as Wan 2.2 TI2V-5B does."""
+    return bool(read_json(folder / "model_index.json").get("expand_timesteps"))
 
 
 def read_geometry(folder: Path) -> Geometry:
     """Sizes from `densedpo.json`, compression factors and channels from the checkpoint's own configs."""
-    settings = read_settings(folder)
-    vae = read_json(folder / "vae" / "config.json")
-    transformer = read_json(folder / "transformer" / "config.json")
-    patch = transformer.get("patch_size", [1, 2, 2])
+    settings = settings_of(folder)
+    vae = folder / "vae" / "config.json"
+    patch = read_json(folder / "transformer" / "config.json").get("patch_size", [1, 2, 2])
     return Geometry(
         num_frames=settings.num_frames,
         height=settings.height,
         width=settings.width,
         fps=settings.fps,
-        temporal_stride=_integer(vae, "scale_factor_temporal", 4, folder),
-        spatial_stride=_integer(vae, "scale_factor_spatial", 8, folder),
-        latent_channels=_integer(vae, "z_dim", 16, folder),
+        temporal_stride=integer(vae, "scale_factor_temporal", 4),
+        spatial_stride=integer(vae, "scale_factor_spatial", 8),
+        latent_channels=integer(vae, "z_dim", 16),
         max_sequence_length=settings.max_sequence_length,
         patch=int(patch[1]) if isinstance(patch, list) else 2,
     )
@@ -97,13 +87,7 @@ def read_geometry(folder: Path) -> Geometry:
 
 def read_defaults(folder: Path) -> SamplingDefaults:
     """The model's sampling defaults."""
-    settings = read_settings(folder)
-    return SamplingDefaults(
-        num_steps=settings.num_steps,
-        guidance_scale=settings.guidance_scale,
-        eta_min=settings.eta_min,
-        eta_max=settings.eta_max,
-    )
+    return settings_of(folder).sampling
 
 
 def check_files(folder: Path) -> None:
@@ -112,67 +96,39 @@ def check_files(folder: Path) -> None:
     Raises:
         BadInput: names the component or the file.
     """
-    index = read_json(folder / "model_index.json")
-    # the two layouts of Wan 2.2 need a second expert, or a timestep per token: better refused than half supported
-    if index.get("boundary_ratio") is not None or index.get("transformer_2") not in (None, [None, None]):
-        raise BadInput(f"{folder} is a two-expert Wan 2.2 model, which is not supported yet; Wan 2.1 text-to-video is")
-    if index.get("expand_timesteps"):
-        raise BadInput(f"{folder} is a Wan 2.2 TI2V model, which is not supported yet; Wan 2.1 text-to-video is")
-    for component, classes in COMPONENTS.items():
-        entry = index.get(component)
-        found = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
-        if found not in classes:
-            raise BadInput(f"{folder}/model_index.json: {component} is {found}, supported: {', '.join(classes)}")
-    for name in WEIGHT_FOLDERS:
-        _check_weights(folder / name)
+    check_components(folder, COMPONENTS)
+    if boundary(folder) is not None:
+        check_components(folder, {"transformer_2": COMPONENTS["transformer"]})
+    if read_json(folder / "transformer" / "config.json").get("image_dim") is not None:
+        raise BadInput(f"{folder}/transformer/config.json: image_dim is set: only text-to-video is supported")
+    for name in (*denoisers(folder), "vae", "text_encoder"):
+        check_weights(folder / name)
 
 
-def fingerprint(folder: Path, components: tuple[str, ...] = (*COMPONENTS, "tokenizer")) -> str:
-    """sha256 over the config and weight files of the components, in the order of their names.
-
-    The content of a file is hashed once per process while its size and modification time stay the same.
-    """
-    digest = hashlib.sha256()
-    for component in sorted(components):
-        for path in sorted((folder / component).glob("*")):
-            if path.is_file() and path.suffix in (".json", ".safetensors", ".model", ".txt"):
-                stat = path.stat()
-                content = _sha256(path.resolve(), stat.st_size, stat.st_mtime_ns)
-                digest.update(f"{component}/{path.name}:{content}\n".encode())
-    return digest.hexdigest()
+def denoisers(folder: Path) -> tuple[str, ...]:
+    """The folders of what denoises, the one of the highest noise first."""
+    return ("transformer",) if boundary(folder) is None else ("transformer", "transformer_2")
 
 
-@lru_cache(maxsize=256)
-def _sha256(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001
-    """The file's hash; size and time are only the cache's key."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def components(folder: Path) -> tuple[str, ...]:
+    """The folders that the model is made of."""
+    return (*COMPONENTS, "tokenizer", *denoisers(folder)[1:])
 
 
-def _integer(config: dict[str, object], key: str, default: int, folder: Path) -> int:
-    value = config.get(key, default)
-    if not isinstance(value, int):
-        raise BadInput(f"{folder}/vae/config.json: {key} is {value!r}, not a whole number")
-    return value
+def recorded(folder: Path) -> dict[str, object]:
+    """What the index says of the denoisers; nothing for Wan 2.1."""
+    said: dict[str, object] = {"boundary_ratio": boundary(folder), "expand_timesteps": has_token_timesteps(folder)}
+    return {key: value for key, value in said.items() if value}
 
 
-def _check_weights(folder: Path) -> None:
-    if not folder.is_dir():
-        raise BadInput(f"{folder} is missing: the model directory is not complete")
-    if not any(folder.glob("*.safetensors")):
-        pickles = [path.name for path in sorted(folder.iterdir()) if path.suffix in PICKLES]
-        if pickles:
-            raise BadInput(
-                f"{folder / pickles[0]} is a pickle, which can run code when it is loaded: it was not opened; "
-                "convert it to safetensors"
-            )
-        raise BadInput(f"{folder} holds no .safetensors file: the model directory is not complete")
-    for index_path in folder.glob("*.index.json"):
-        shards = read_json(index_path).get("weight_map", {})
-        names = sorted(set(shards.values())) if isinstance(shards, dict) else []
-        for name in names:
-            # an index may name any file: one that is not safetensors would be unpickled
-            if not str(name).endswith(".safetensors") or Path(str(name)).name != name:
-                raise BadInput(f"{index_path} names {name!r} as weights: only .safetensors beside it are loaded")
-            if not (folder / name).is_file():
-                raise BadInput(f"{folder / name} is missing: the model directory is not complete")
+FAMILY: Final = Family(
+    name="Wan",
+    pipeline="WanPipeline",
+    check=check_files,
+    geometry=read_geometry,
+    defaults=read_defaults,
+    components=components,
+    lora_targets=LORA_TARGETS,
+    recorded=recorded,
+    denoisers=denoisers,
+)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from densedpo.adapters.base import target_scale
 from densedpo.core import paths
 from densedpo.learn.objectives import PairErrors
 
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
 
 
 def residuals(model: VideoModel, batch: ClipBatch) -> Residuals:
-    """Predicted minus true velocity, in float32."""
+    """Predicted minus true, in the model's own training target and float32."""
     x_t = paths.noised(batch.latents, batch.noise, batch.t)
     predicted = model.predict(x_t, batch.t, batch.text)
     target = paths.velocity(batch.latents, batch.noise).to(predicted.device)
-    return predicted.float() - target
+    scale = target_scale(model.target, batch.t).to(predicted.device)
+    return (predicted.float() - target) * scale[:, None, None, None, None]
 
 
 def squared_by_frame(residual: Residuals) -> FrameErrors:
@@ -34,7 +36,7 @@ def squared_by_frame(residual: Residuals) -> FrameErrors:
 
 
 def frame_errors(model: VideoModel, batch: ClipBatch) -> FrameErrors:
-    """Squared velocity error of each latent frame, averaged over channels, rows and columns, in float32."""
+    """Squared error of each latent frame in the model's own target, averaged over channels, rows, columns; float32."""
     return squared_by_frame(residuals(model, batch))
 
 

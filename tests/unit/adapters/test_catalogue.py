@@ -79,8 +79,8 @@ def test_truncated_weights_are_refused_by_name(copy: Path) -> None:
     ("changes", "words"),
     [
         ({"_class_name": "MochiPipeline"}, "MochiPipeline; the families known are WanPipeline"),
-        ({"boundary_ratio": 0.9}, "two-expert"),
-        ({"expand_timesteps": True}, "TI2V"),
+        ({"boundary_ratio": 0.9}, "boundary_ratio without a transformer_2"),
+        ({"transformer_2": ["diffusers", "WanTransformer3DModel"]}, "boundary_ratio is None"),
         ({"vae": ["my_module", "MyVAE"]}, "vae is MyVAE"),
     ],
 )

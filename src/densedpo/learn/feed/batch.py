@@ -65,7 +65,14 @@ class PairBatch:
             latents=torch.cat([self.latents_a, self.latents_b]),
             noise=torch.cat([self.noise_a, self.noise_b]),
             t=torch.cat([self.t, self.t]),
-            text=TextCondition(embeds=torch.cat([self.text.embeds, self.text.embeds])),
+            text=TextCondition.cat([self.text, self.text]),
+        )
+
+    def apart(self) -> tuple[ClipBatch, ClipBatch]:
+        """All a, and all b, as batches of their own: two forwards of half the size."""
+        return (
+            ClipBatch(latents=self.latents_a, noise=self.noise_a, t=self.t, text=self.text),
+            ClipBatch(latents=self.latents_b, noise=self.noise_b, t=self.t, text=self.text),
         )
 
 
@@ -90,14 +97,14 @@ class Source:
         """
         self._model = model
         self._latents: dict[Path, dict[str, Tensor]] = {}
-        self._embeds: dict[str, Tensor] = {}
+        self._embeds: dict[str, TextCondition] = {}
         self._differences: dict[Path, Tensor] = {}
 
     def pairs(self, pairs: Sequence[LabelledPair], visits: Sequence[Visit], draws: Draws) -> PairBatch:
         """The batch of some visits to `pairs`."""
         chosen = [pairs[visit.index] for visit in visits]
         tensors = [self._read(pair.latents, ("a", "b")) for pair in chosen]
-        t = _times([pair.id for pair in chosen], visits, draws)
+        t = _times([pair.id for pair in chosen], visits, draws, self._model.trained_t)
         if draws.noise == "own":
             noise_a, noise_b = (self._own_noise([pair.noise_keys[side] for pair in chosen]) for side in (0, 1))
         else:
@@ -142,7 +149,7 @@ class Source:
         return ClipBatch(
             latents=torch.stack([self._read(clip.latents, ("latents",))["latents"] for clip in chosen]),
             noise=self._noise(ids, visits, draws),
-            t=_times(ids, visits, draws),
+            t=_times(ids, visits, draws, self._model.trained_t),
             text=self._text([clip.caption for clip in chosen]),
         )
 
@@ -158,8 +165,8 @@ class Source:
         for caption in captions:
             if caption not in self._embeds:
                 # one at a time: an embedding must not depend on which captions it was encoded with
-                self._embeds[caption] = self._model.encode_text([caption]).embeds
-        return TextCondition(embeds=torch.cat([self._embeds[caption] for caption in captions]))
+                self._embeds[caption] = self._model.encode_text([caption])
+        return TextCondition.cat([self._embeds[caption] for caption in captions])
 
     def _read(self, path: Path, keys: tuple[str, ...]) -> dict[str, Tensor]:
         if path not in self._latents:
@@ -169,10 +176,15 @@ class Source:
         return self._latents[path]
 
 
-def _times(ids: Sequence[str], visits: Sequence[Visit], draws: Draws) -> Float[Tensor, "batch"]:
-    """The t of each visit."""
+def _times(
+    ids: Sequence[str], visits: Sequence[Visit], draws: Draws, trained_t: tuple[float, float]
+) -> Float[Tensor, "batch"]:
+    """The t of each visit, the density brought into the range in which the model's denoiser answers."""
+    low, high = trained_t
     times = [
-        time_of(item_id, visit.draw, noise_seed=draws.noise_seed, draws=draws.count, density=draws.density)
+        low
+        + (high - low)
+        * time_of(item_id, visit.draw, noise_seed=draws.noise_seed, draws=draws.count, density=draws.density)
         for item_id, visit in zip(ids, visits, strict=True)
     ]
     return torch.tensor(times, dtype=torch.float32)

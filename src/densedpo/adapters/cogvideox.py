@@ -1,0 +1,194 @@
+"""CogVideoX text-to-video models: variance preserving and trained on v, brought to the flow path at the edge.
+
+With n = sqrt((1-t)^2 + t^2), the flow point x_t = (1-t) x + t eps divided by n is the variance-preserving point
+z = alpha x + sigma eps with alpha = (1-t)/n and sigma = t/n: the same ratio of noise to signal. The denoiser gives
+v = alpha eps - sigma x (Salimans and Ho, 2202.00512), so eps - x = (alpha + sigma) v + (sigma - alpha) z. A DDIM step
+in z is an Euler step in x_t.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from diffusers import (
+    AutoencoderKLCogVideoX,
+    CogVideoXDDIMScheduler,
+    CogVideoXPipeline,
+    CogVideoXTransformer3DModel,
+)
+from diffusers.loaders import CogVideoXLoraLoaderMixin
+from transformers import T5EncoderModel
+
+from densedpo.adapters import cogvideox_files, directory
+from densedpo.adapters.base import Target, TextCondition
+from densedpo.adapters.loading import LOCAL, UnknownWords, freeze, load_tokenizer, loading
+from densedpo.adapters.lora import load_lora, save_lora
+from densedpo.adapters.pixels import decode_clips, encode_clips
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, UInt8
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rotary:
+    """The rotary position embedding of every clip of one size: cosines and sines."""
+
+    cos: Float[Tensor, "token half"]
+    sin: Float[Tensor, "token half"]
+
+
+class CogVideoXModel:
+    """A CogVideoX text-to-video model as a `VideoModel` (see `densedpo.adapters.base`)."""
+
+    target: Target = "v_prediction"
+    lora_targets: tuple[str, ...] = cogvideox_files.LORA_TARGETS
+    trained_t: tuple[float, float] = (0.0, 1.0)
+
+    def __init__(self, folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        """Loads the model from local safetensors; nothing is fetched and no pickle is opened.
+
+        Args:
+            dtype: of the denoiser and the text encoder; the autoencoder is in float32.
+
+        Raises:
+            BadInput: the folder is not a complete CogVideoX text-to-video directory of safetensors.
+        """
+        cogvideox_files.check_files(folder)
+        self.geometry = cogvideox_files.read_geometry(folder)
+        self.defaults = cogvideox_files.read_defaults(folder)
+        self.fingerprint = cogvideox_files.FAMILY.fingerprint(folder)
+        self.vae_fingerprint = directory.fingerprint(folder, ("vae",))
+        self._device = torch.device(device)
+        self._dtype = dtype
+        self._pipeline = load_pipeline(folder, device=device, dtype=dtype)
+        self._unknown_words = UnknownWords(self._pipeline.tokenizer)
+        self._scaling = float(self._pipeline.vae.config.scaling_factor)
+        self._levels = noise_levels(self._pipeline.scheduler)
+        self._rotary = self._rotary_embedding()
+
+    @property
+    def denoiser(self) -> CogVideoXTransformer3DModel:
+        """The transformer; its base weights are frozen."""
+        return self._pipeline.transformer
+
+    @torch.no_grad()
+    def encode_video(self, frames: UInt8[np.ndarray, "batch time row column 3"]) -> Float[Tensor, "batch c f h w"]:
+        """Scaled latents of clips, by the posterior's mode; float32.
+
+        Raises:
+            BadInput: the clips do not have the model's geometry.
+        """
+
+        def encode(video: Tensor) -> Tensor:
+            raw: Tensor = self._pipeline.vae.encode(video).latent_dist.mode()
+            return raw * self._scaling
+
+        return encode_clips(frames, encode, geometry=self.geometry, device=self._device)
+
+    @torch.no_grad()
+    def decode_latents(self, latents: Float[Tensor, "batch c f h w"]) -> UInt8[np.ndarray, "batch time row column 3"]:
+        """The clips of scaled latents, rounded to uint8."""
+
+        def decode(some: Tensor) -> Tensor:
+            video: Tensor = self._pipeline.vae.decode(some / self._scaling).sample
+            return video
+
+        return decode_clips(latents, decode, geometry=self.geometry, device=self._device)
+
+    @torch.no_grad()
+    def encode_text(self, captions: list[str]) -> TextCondition:
+        """Embeddings of captions as the pipeline makes them: padded, and padding attended to."""
+        self._unknown_words.warn(captions)
+        embeds, _ = self._pipeline.encode_prompt(
+            captions,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.geometry.max_sequence_length,
+            device=self._device,
+        )
+        return TextCondition(embeds=embeds)
+
+    def predict(
+        self, x_t: Float[Tensor, "batch c f h w"], t: Float[Tensor, " batch"], text: TextCondition
+    ) -> Float[Tensor, "batch c f h w"]:
+        """The velocity of the flow path from the transformer's v, in float32; gradients flow where they are enabled."""
+        t = t.to(self._device, torch.float32)
+        rows = t[:, None, None, None, None]
+        norm = ((1 - rows) ** 2 + rows**2).sqrt()
+        z = x_t.to(self._device, torch.float32) / norm
+        rotary = self._rotary
+        v: Tensor = self._pipeline.transformer(
+            hidden_states=z.permute(0, 2, 1, 3, 4).to(self._dtype),
+            encoder_hidden_states=text.embeds.to(self._dtype),
+            timestep=self.timestep(t),
+            image_rotary_emb=None if rotary is None else (rotary.cos, rotary.sin),
+            return_dict=False,
+        )[0]
+        return v.float().permute(0, 2, 1, 3, 4) / norm + (2 * rows - 1) / norm * z
+
+    def timestep(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """The model's timestep at t, from 0 to 999, interpolated between two of the levels that it was trained on.
+
+        Below the lowest level it is 0.
+        """
+        levels = self._levels
+        above = torch.searchsorted(levels, t).clamp(1, len(levels) - 1)
+        low, high = levels[above - 1], levels[above]
+        return above - 1 + ((t - low) / (high - low)).clamp(0, 1)
+
+    def sigmas(self, num_steps: int) -> Float[Tensor, " step"]:
+        """The noise levels of the scheduler's timesteps on the flow path, from 1 down to 0.
+
+        The scheduler steps to `timestep - 1000 // num_steps`, which is its next timestep where `num_steps` divides
+        1000; elsewhere it lands between two of its own timesteps, and these levels do not.
+        """
+        scheduler = self._pipeline.scheduler
+        scheduler.set_timesteps(num_steps)
+        steps = self._levels[scheduler.timesteps.to(self._device)]
+        return torch.cat([steps, steps.new_zeros(1)])
+
+    def save_adapter(self, path: Path) -> Path:
+        """Writes the LoRA so that `CogVideoXPipeline.load_lora_weights` reads it; see `save_lora`."""
+        return save_lora(CogVideoXLoraLoaderMixin, self.denoiser, path)
+
+    def load_adapter(self, path: Path) -> None:
+        """Puts a saved LoRA on the transformer, in place of the one that is there; see `load_lora`."""
+        load_lora(CogVideoXLoraLoaderMixin, self.denoiser, path)
+
+    def _rotary_embedding(self) -> Rotary | None:
+        """As the pipeline makes it; the smaller CogVideoX has learned or sine positions inside its transformer."""
+        if not self.denoiser.config.use_rotary_positional_embeddings:
+            return None
+        cos, sin = self._pipeline._prepare_rotary_positional_embeddings(
+            self.geometry.height, self.geometry.width, self.geometry.num_latent_frames, self._device
+        )
+        return Rotary(cos=cos, sin=sin)
+
+
+def load_pipeline(folder: Path, *, device: str, dtype: torch.dtype) -> CogVideoXPipeline:
+    """The components of a checked directory, frozen and in evaluation mode, with the deterministic scheduler."""
+    with loading(folder, "CogVideoX"):
+        transformer = CogVideoXTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=dtype, **LOCAL)
+        vae = AutoencoderKLCogVideoX.from_pretrained(folder / "vae", torch_dtype=torch.float32, **LOCAL)
+        text_encoder = T5EncoderModel.from_pretrained(folder / "text_encoder", dtype=dtype, **LOCAL)
+        tokenizer = load_tokenizer(folder / "tokenizer")
+    freeze(transformer, vae, text_encoder, device=device)
+    # the larger checkpoints name a scheduler that adds noise at each step; a pair's two halves start apart and stay so
+    # without it
+    config = directory.read_json(folder / "scheduler" / "scheduler_config.json")
+    scheduler = CogVideoXDDIMScheduler.from_config({**config, "_class_name": "CogVideoXDDIMScheduler"})
+    return CogVideoXPipeline(
+        tokenizer=tokenizer, text_encoder=text_encoder, vae=vae, transformer=transformer, scheduler=scheduler
+    )
+
+
+def noise_levels(scheduler: CogVideoXDDIMScheduler) -> Float[Tensor, " timestep"]:
+    """t of the flow path at each training timestep, ascending; the last is 1, as the terminal SNR is 0."""
+    alpha_bar = scheduler.alphas_cumprod.double()
+    alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+    levels: Tensor = (sigma / (alpha + sigma)).float()
+    return levels

@@ -1,0 +1,199 @@
+"""A diffusers model directory as files, whatever the family: its JSON, settings, weights and fingerprint (no torch)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Final, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from densedpo.adapters.base import Geometry, SamplingDefaults
+from densedpo.core.errors import BadInput
+
+PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+SETTINGS_FILE: Final = "densedpo.json"
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseModel):
+    """`densedpo.json` beside `model_index.json`: how this model is used; what it leaves out is the family's own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_frames: Positive
+    height: Positive
+    width: Positive
+    fps: Annotated[float, Field(gt=0)]
+    max_sequence_length: Positive
+    num_steps: Positive
+    guidance_scale: Annotated[float, Field(ge=0)]
+    eta_min: Annotated[float, Field(gt=0, le=1)] = 0.65
+    eta_max: Annotated[float, Field(gt=0, le=1)] = 0.8
+
+    @property
+    def sampling(self) -> SamplingDefaults:
+        """The sampling defaults among the settings."""
+        return SamplingDefaults(
+            num_steps=self.num_steps,
+            guidance_scale=self.guidance_scale,
+            eta_min=self.eta_min,
+            eta_max=self.eta_max,
+        )
+
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Family:
+    """What can be asked of a model directory of one family before anything is loaded.
+
+    Attributes:
+        name: as people write it.
+        pipeline: the class in `model_index.json`.
+        check: refuses a directory that `load` would refuse, by name.
+        components: the folders that the model is made of, the tokenizers among them.
+        lora_targets: the linear layers of the denoiser that a LoRA adapts.
+        recorded: settings that change what the denoiser computes; they are part of the fingerprint.
+        denoisers: the folders of what denoises; two where a model has two experts.
+    """
+
+    name: str
+    pipeline: str
+    check: Callable[[Path], None]
+    geometry: Callable[[Path], Geometry]
+    defaults: Callable[[Path], SamplingDefaults]
+    components: Callable[[Path], tuple[str, ...]]
+    lora_targets: tuple[str, ...]
+    recorded: Callable[[Path], Mapping[str, object]] = lambda folder: {}  # noqa: ARG005
+    denoisers: Callable[[Path], tuple[str, ...]] = lambda folder: ("transformer",)  # noqa: ARG005
+
+    def fingerprint(self, folder: Path) -> str:
+        """sha256 over every config and weight file of the model, and the settings that its denoiser takes."""
+        return fingerprint(folder, self.components(folder), self.recorded(folder))
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """A JSON object from a file of the model.
+
+    Raises:
+        BadInput: the file is absent, or is not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{path} is missing: {path.parent} is not a complete model directory") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise BadInput(f"{path} does not hold a JSON object")
+    return value
+
+
+def read_settings(folder: Path, defaults: AnySettings) -> AnySettings:
+    """The model's `densedpo.json` over its family's defaults.
+
+    Raises:
+        BadInput: a key that is not known, or a value out of range.
+    """
+    path = folder / SETTINGS_FILE
+    if not path.exists():
+        return defaults
+    kind = type(defaults)
+    try:
+        settings = kind.model_validate(defaults.model_dump() | read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        keys = ", ".join(kind.model_fields)
+        raise BadInput(f"{path}: key {key!r}: {first['msg']}; the keys are {keys}") from None
+    if settings.eta_min > settings.eta_max:
+        raise BadInput(f"{path}: eta_min = {settings.eta_min} is above eta_max = {settings.eta_max}")
+    return settings
+
+
+def integer(path: Path, key: str, default: int) -> int:
+    """A whole number of a component's config, or what the class of diffusers has where the config leaves it out.
+
+    Raises:
+        BadInput: it is something else, or the file is missing.
+    """
+    value = read_json(path).get(key, default)
+    if not isinstance(value, int):
+        raise BadInput(f"{path}: {key} is {value!r}, not a whole number")
+    return value
+
+
+def check_components(folder: Path, components: Mapping[str, tuple[str, ...]]) -> None:
+    """Refuses a directory whose index names another class for a component than those that are supported.
+
+    Raises:
+        BadInput: names the component.
+    """
+    index = read_json(folder / "model_index.json")
+    for component, classes in components.items():
+        entry = index.get(component)
+        found = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
+        if found not in classes:
+            raise BadInput(f"{folder}/model_index.json: {component} is {found}, supported: {', '.join(classes)}")
+
+
+def check_weights(folder: Path) -> None:
+    """Refuses a component whose weights are not there in full, or are not safetensors.
+
+    Raises:
+        BadInput: names the file.
+    """
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is missing: the model directory is not complete")
+    if not any(folder.glob("*.safetensors")):
+        pickles = [path.name for path in sorted(folder.iterdir()) if path.suffix in PICKLES]
+        if pickles:
+            raise BadInput(
+                f"{folder / pickles[0]} is a pickle, which can run code when it is loaded: it was not opened; "
+                "convert it to safetensors"
+            )
+        raise BadInput(f"{folder} holds no .safetensors file: the model directory is not complete")
+    for index_path in folder.glob("*.index.json"):
+        shards = read_json(index_path).get("weight_map", {})
+        names = sorted(set(shards.values())) if isinstance(shards, dict) else []
+        for name in names:
+            # an index may name any file: one that is not safetensors would be unpickled
+            if not str(name).endswith(".safetensors") or Path(str(name)).name != name:
+                raise BadInput(f"{index_path} names {name!r} as weights: only .safetensors beside it are loaded")
+            if not (folder / name).is_file():
+                raise BadInput(f"{folder / name} is missing: the model directory is not complete")
+
+
+def fingerprint(folder: Path, components: tuple[str, ...], recorded: Mapping[str, object] | None = None) -> str:
+    """sha256 over the config and weight files of the components, in the order of their names.
+
+    The content of a file is hashed once per process while its size and modification time stay the same.
+
+    Args:
+        lora_targets: the linear layers of the denoiser that a LoRA adapts.
+        recorded: settings that count as content.
+    """
+    digest = hashlib.sha256()
+    for component in sorted(components):
+        for path in sorted((folder / component).glob("*")):
+            if path.is_file() and path.suffix in (".json", ".safetensors", ".model", ".txt"):
+                stat = path.stat()
+                content = _sha256(path.resolve(), stat.st_size, stat.st_mtime_ns)
+                digest.update(f"{component}/{path.name}:{content}\n".encode())
+    if recorded:
+        digest.update(json.dumps(recorded, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=256)
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001
+    """The file's hash; size and time are only the cache's key."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,155 @@
+"""HunyuanVideo text-to-video models: guidance as an input of the denoiser, two text encoders, a prompt template."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from diffusers import (
+    AutoencoderKLHunyuanVideo,
+    FlowMatchEulerDiscreteScheduler,
+    HunyuanVideoPipeline,
+    HunyuanVideoTransformer3DModel,
+)
+from diffusers.loaders import HunyuanVideoLoraLoaderMixin
+from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
+from transformers import CLIPTextModel, LlamaModel
+
+from densedpo.adapters import directory, hunyuan_files
+from densedpo.adapters.base import Target, TextCondition
+from densedpo.adapters.loading import LOCAL, UnknownWords, freeze, load_tokenizer, loading
+from densedpo.adapters.lora import load_lora, save_lora
+from densedpo.adapters.pixels import decode_clips, encode_clips
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, UInt8
+    from torch import Tensor
+
+
+class HunyuanModel:
+    """A HunyuanVideo text-to-video model as a `VideoModel` (see `densedpo.adapters.base`)."""
+
+    target: Target = "velocity"
+    lora_targets: tuple[str, ...] = hunyuan_files.LORA_TARGETS
+    trained_t: tuple[float, float] = (0.0, 1.0)
+
+    def __init__(self, folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        """Loads the model from local safetensors; nothing is fetched and no pickle is opened.
+
+        Args:
+            dtype: of the denoiser and the text encoders; the autoencoder is in float32.
+
+        Raises:
+            BadInput: the folder is not a complete HunyuanVideo text-to-video directory of safetensors.
+        """
+        hunyuan_files.check_files(folder)
+        self.geometry = hunyuan_files.read_geometry(folder)
+        self.defaults = hunyuan_files.read_defaults(folder)
+        self.fingerprint = hunyuan_files.FAMILY.fingerprint(folder)
+        self.vae_fingerprint = directory.fingerprint(folder, ("vae",))
+        self._settings = hunyuan_files.settings_of(folder)
+        self._device = torch.device(device)
+        self._dtype = dtype
+        self._pipeline = load_pipeline(folder, device=device, dtype=dtype)
+        self._unknown_words = UnknownWords(self._pipeline.tokenizer)
+        self._scaling = float(self._pipeline.vae.config.scaling_factor)
+
+    @property
+    def denoiser(self) -> HunyuanVideoTransformer3DModel:
+        """The transformer; its base weights are frozen."""
+        return self._pipeline.transformer
+
+    @torch.no_grad()
+    def encode_video(self, frames: UInt8[np.ndarray, "batch time row column 3"]) -> Float[Tensor, "batch c f h w"]:
+        """Scaled latents of clips, by the posterior's mode; float32.
+
+        Raises:
+            BadInput: the clips do not have the model's geometry.
+        """
+
+        def encode(video: Tensor) -> Tensor:
+            raw: Tensor = self._pipeline.vae.encode(video).latent_dist.mode()
+            return raw * self._scaling
+
+        return encode_clips(frames, encode, geometry=self.geometry, device=self._device)
+
+    @torch.no_grad()
+    def decode_latents(self, latents: Float[Tensor, "batch c f h w"]) -> UInt8[np.ndarray, "batch time row column 3"]:
+        """The clips of scaled latents, rounded to uint8."""
+
+        def decode(some: Tensor) -> Tensor:
+            video: Tensor = self._pipeline.vae.decode(some / self._scaling).sample
+            return video
+
+        return decode_clips(latents, decode, geometry=self.geometry, device=self._device)
+
+    @torch.no_grad()
+    def encode_text(self, captions: list[str]) -> TextCondition:
+        """The first encoder's embeddings with their mask, and the second's vector of the whole caption."""
+        self._unknown_words.warn(captions)
+        settings = self._settings
+        template = {"template": settings.prompt_template, "crop_start": settings.prompt_crop}
+        embeds, pooled, mask = self._pipeline.encode_prompt(
+            captions,
+            prompt_template=DEFAULT_PROMPT_TEMPLATE if settings.prompt_template is None else template,
+            max_sequence_length=self.geometry.max_sequence_length,
+            device=self._device,
+        )
+        return TextCondition(embeds=embeds, mask=mask.bool(), pooled=pooled)
+
+    def predict(
+        self, x_t: Float[Tensor, "batch c f h w"], t: Float[Tensor, " batch"], text: TextCondition
+    ) -> Float[Tensor, "batch c f h w"]:
+        """The transformer's velocity at the recorded guidance, in float32; gradients flow where they are enabled."""
+        if text.mask is None or text.pooled is None:
+            raise ValueError("this model's captions come with a mask and a vector: encode them by its own encode_text")
+        guidance = torch.full((len(x_t),), self._settings.embedded_guidance * 1000, device=self._device)
+        velocity: Tensor = self._pipeline.transformer(
+            hidden_states=x_t.to(self._device, self._dtype),
+            timestep=t.to(self._device, torch.float32) * 1000,
+            encoder_hidden_states=text.embeds.to(self._dtype),
+            encoder_attention_mask=text.mask.to(self._dtype),
+            pooled_projections=text.pooled.to(self._dtype),
+            guidance=guidance.to(self._dtype),
+            return_dict=False,
+        )[0]
+        return velocity.float()
+
+    def sigmas(self, num_steps: int) -> Float[Tensor, " step"]:
+        """The scheduler's noise levels with its shift, from 1 down to 0."""
+        scheduler = self._pipeline.scheduler
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, num_steps + 1)[:-1])
+        sigmas: Tensor = scheduler.sigmas
+        return sigmas.to(self._device, torch.float32)
+
+    def save_adapter(self, path: Path) -> Path:
+        """Writes the LoRA so that `HunyuanVideoPipeline.load_lora_weights` reads it; see `save_lora`."""
+        return save_lora(HunyuanVideoLoraLoaderMixin, self.denoiser, path)
+
+    def load_adapter(self, path: Path) -> None:
+        """Puts a saved LoRA on the transformer, in place of the one that is there; see `load_lora`."""
+        load_lora(HunyuanVideoLoraLoaderMixin, self.denoiser, path)
+
+
+def load_pipeline(folder: Path, *, device: str, dtype: torch.dtype) -> HunyuanVideoPipeline:
+    """The components of a checked directory, frozen and in evaluation mode."""
+    with loading(folder, "HunyuanVideo"):
+        transformer = HunyuanVideoTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=dtype, **LOCAL)
+        vae = AutoencoderKLHunyuanVideo.from_pretrained(folder / "vae", torch_dtype=torch.float32, **LOCAL)
+        text_encoder = LlamaModel.from_pretrained(folder / "text_encoder", dtype=dtype, **LOCAL)
+        text_encoder_2 = CLIPTextModel.from_pretrained(folder / "text_encoder_2", dtype=dtype, **LOCAL)
+        tokenizer = load_tokenizer(folder / "tokenizer")
+        tokenizer_2 = load_tokenizer(folder / "tokenizer_2")
+    freeze(transformer, vae, text_encoder, text_encoder_2, device=device)
+    config = directory.read_json(folder / "scheduler" / "scheduler_config.json")
+    return HunyuanVideoPipeline(
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        tokenizer_2=tokenizer_2,
+        text_encoder_2=text_encoder_2,
+        vae=vae,
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler.from_config(config),
+    )

@@ -1,0 +1,103 @@
+"""A denoiser's LoRA to a file that the family's own pipeline reads, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import torch
+from diffusers.loaders import (
+    CogVideoXLoraLoaderMixin,
+    HunyuanVideoLoraLoaderMixin,
+    LTXVideoLoraLoaderMixin,
+    WanLoraLoaderMixin,
+)
+from diffusers.models.modeling_utils import ModelMixin
+from peft.utils import get_peft_model_state_dict
+from safetensors import SafetensorError
+
+from densedpo.adapters.directory import PICKLES
+from densedpo.core.errors import BadInput
+from densedpo.core.files import naming_disk_errors, write_atomic
+
+ADAPTER_FILE: Final = "pytorch_lora_weights.safetensors"
+ADAPTER_NAME: Final = "default"
+
+Loader = (
+    type[WanLoraLoaderMixin]
+    | type[CogVideoXLoraLoaderMixin]
+    | type[LTXVideoLoraLoaderMixin]
+    | type[HunyuanVideoLoraLoaderMixin]
+)
+
+
+def save_lora(loader: Loader, denoiser: ModelMixin, path: Path) -> Path:
+    """Writes the LoRA so that the pipeline's `load_lora_weights` reads it; returns the file.
+
+    Args:
+        loader: the part of the pipeline that knows its LoRA files.
+        path: a `.safetensors` file, or a folder, which gets diffusers' usual file name.
+
+    Raises:
+        BadInput: the disk is full or may not be written; an adapter that was there still is.
+    """
+    file = path if path.suffix == ".safetensors" else path / ADAPTER_FILE
+    part = file.with_name(f".{file.stem}.part.safetensors")
+    # sorted, since the order of a set differs from process to process and the file's hash would too
+    metadata = {
+        key: sorted(value) if isinstance(value, set) else value
+        for key, value in denoiser.peft_config[ADAPTER_NAME].to_dict().items()
+    }
+    try:
+        with naming_disk_errors(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            loader.save_lora_weights(
+                file.parent,
+                transformer_lora_layers=get_peft_model_state_dict(denoiser),
+                weight_name=part.name,
+                transformer_lora_adapter_metadata=metadata,
+            )
+        write_atomic(file, part.read_bytes())
+    except SafetensorError as error:  # how it reports a disk that refuses, without the error's number
+        raise BadInput(f"cannot write {file}: {error}; nothing was lost, free space and rerun") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return file
+
+
+def load_lora(loader: Loader, denoiser: ModelMixin, path: Path) -> None:
+    """Puts a saved LoRA on the denoiser, in place of the one that is there.
+
+    Raises:
+        BadInput: no safetensors file there, or not a LoRA of this model.
+    """
+    file = path / ADAPTER_FILE if path.is_dir() else path
+    state, metadata = _read(loader, file)
+    if denoiser._hf_peft_config_loaded and ADAPTER_NAME in denoiser.peft_config:
+        denoiser.delete_adapters(ADAPTER_NAME)
+    try:
+        loader.load_lora_into_transformer(state, denoiser, adapter_name=ADAPTER_NAME, metadata=metadata)
+    except (RuntimeError, ValueError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise BadInput(f"{file} does not fit this model: {line}") from None
+    denoiser.enable_adapters()  # a layer that was switched off stays off under a new adapter
+
+
+def _read(loader: Loader, file: Path) -> tuple[dict[str, torch.Tensor], dict[str, object] | None]:
+    if file.suffix in PICKLES:
+        raise BadInput(f"{file} is a pickle, which can run code when loaded: it was not opened; use safetensors")
+    if not file.is_file():
+        raise BadInput(f"{file} is missing: no adapter to load")
+    try:
+        state, metadata = loader.lora_state_dict(
+            str(file.parent),
+            weight_name=file.name,
+            use_safetensors=True,
+            local_files_only=True,
+            return_lora_metadata=True,
+        )
+    except SafetensorError as error:
+        raise BadInput(f"{file} is not a whole safetensors file: {error}") from None
+    if not state or not all("lora" in key for key in state):
+        raise BadInput(f"{file} is not a LoRA in diffusers' format: a key without 'lora' in its name")
+    return state, metadata

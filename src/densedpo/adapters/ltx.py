@@ -1,0 +1,184 @@
+"""LTX-Video text-to-video models: latents as a row of tokens, positions in seconds, a decoder that takes a timestep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from diffusers import (
+    AutoencoderKLLTXVideo,
+    FlowMatchEulerDiscreteScheduler,
+    LTXPipeline,
+    LTXVideoTransformer3DModel,
+)
+from diffusers.loaders import LTXVideoLoraLoaderMixin
+from diffusers.pipelines.ltx.pipeline_ltx import calculate_shift
+from transformers import T5EncoderModel
+
+from densedpo.adapters import directory, ltx_files
+from densedpo.adapters.base import Target, TextCondition
+from densedpo.adapters.loading import LOCAL, UnknownWords, freeze, load_tokenizer, loading
+from densedpo.adapters.lora import load_lora, save_lora
+from densedpo.adapters.pixels import decode_clips, encode_clips
+from densedpo.core.seeds import derive_seed, noise, seeded_init
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, UInt8
+    from torch import Tensor
+
+
+class LTXModel:
+    """An LTX-Video text-to-video model as a `VideoModel` (see `densedpo.adapters.base`)."""
+
+    target: Target = "velocity"
+    lora_targets: tuple[str, ...] = ltx_files.LORA_TARGETS
+    trained_t: tuple[float, float] = (0.0, 1.0)
+
+    def __init__(self, folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        """Loads the model from local safetensors; nothing is fetched and no pickle is opened.
+
+        Args:
+            dtype: of the denoiser and the text encoder; the autoencoder is in float32.
+
+        Raises:
+            BadInput: the folder is not a complete LTX-Video text-to-video directory of safetensors.
+        """
+        ltx_files.check_files(folder)
+        self.geometry = ltx_files.read_geometry(folder)
+        self.defaults = ltx_files.read_defaults(folder)
+        self.fingerprint = ltx_files.FAMILY.fingerprint(folder)
+        self.vae_fingerprint = directory.fingerprint(folder, ("vae",))
+        self._settings = ltx_files.settings_of(folder)
+        self._device = torch.device(device)
+        self._dtype = dtype
+        self._pipeline = load_pipeline(folder, device=device, dtype=dtype)
+        self._unknown_words = UnknownWords(self._pipeline.tokenizer)
+        vae = self._pipeline.vae
+        channels = (1, self.geometry.latent_channels, 1, 1, 1)
+        self._mean = vae.latents_mean.float().view(channels)
+        self._std = vae.latents_std.float().view(channels) / vae.config.scaling_factor
+
+    @property
+    def denoiser(self) -> LTXVideoTransformer3DModel:
+        """The transformer; its base weights are frozen."""
+        return self._pipeline.transformer
+
+    @torch.no_grad()
+    def encode_video(self, frames: UInt8[np.ndarray, "batch time row column 3"]) -> Float[Tensor, "batch c f h w"]:
+        """Normalised latents of clips, by the posterior's mode; float32.
+
+        Raises:
+            BadInput: the clips do not have the model's geometry.
+        """
+
+        def encode(video: Tensor) -> Tensor:
+            raw: Tensor = self._pipeline.vae.encode(video).latent_dist.mode()
+            return (raw - self._mean) / self._std
+
+        return encode_clips(frames, encode, geometry=self.geometry, device=self._device)
+
+    @torch.no_grad()
+    def decode_latents(self, latents: Float[Tensor, "batch c f h w"]) -> UInt8[np.ndarray, "batch time row column 3"]:
+        """The clips of normalised latents, rounded to uint8.
+
+        A decoder that takes a timestep is given latents with a little noise, the same for every clip; what noise it
+        draws itself is drawn from one seed.
+        """
+
+        def decode(some: Tensor) -> Tensor:
+            raw = some * self._std + self._mean
+            vae, timestep = self._pipeline.vae, None
+            if vae.config.timestep_conditioning:
+                scale = self._settings.decode_noise
+                raw = (1 - scale) * raw + scale * noise(self.geometry.latent_shape, "decode").to(raw)
+                timestep = raw.new_full((len(raw),), self._settings.decode_timestep)
+            with seeded_init(derive_seed("decode")):
+                video: Tensor = vae.decode(raw, timestep, return_dict=False)[0]
+            return video
+
+        return decode_clips(latents, decode, geometry=self.geometry, device=self._device)
+
+    @torch.no_grad()
+    def encode_text(self, captions: list[str]) -> TextCondition:
+        """Embeddings of captions and the mask of their tokens, as the pipeline makes them."""
+        self._unknown_words.warn(captions)
+        embeds, mask, _, _ = self._pipeline.encode_prompt(
+            captions,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.geometry.max_sequence_length,
+            device=self._device,
+        )
+        return TextCondition(embeds=embeds, mask=mask)
+
+    def predict(
+        self, x_t: Float[Tensor, "batch c f h w"], t: Float[Tensor, " batch"], text: TextCondition
+    ) -> Float[Tensor, "batch c f h w"]:
+        """The transformer's velocity, in float32; gradients flow where they are enabled."""
+        if text.mask is None:
+            raise ValueError("this model's captions come with a mask: encode them by its own encode_text")
+        geometry = self.geometry
+        _, num_frames, height, width = geometry.latent_shape
+        patch = geometry.patch
+        tokens: Tensor = self._pipeline.transformer(
+            hidden_states=LTXPipeline._pack_latents(x_t.to(self._device, self._dtype), patch),
+            encoder_hidden_states=text.embeds.to(self._dtype),
+            timestep=t.to(self._device, torch.float32) * 1000,
+            encoder_attention_mask=text.mask,
+            num_frames=num_frames,
+            height=height // patch,
+            width=width // patch,
+            rope_interpolation_scale=(
+                geometry.temporal_stride / geometry.fps,
+                geometry.spatial_stride,
+                geometry.spatial_stride,
+            ),
+            return_dict=False,
+        )[0]
+        velocity: Tensor = LTXPipeline._unpack_latents(
+            tokens.float(), num_frames, height // patch, width // patch, patch
+        )
+        return velocity
+
+    def sigmas(self, num_steps: int) -> Float[Tensor, " step"]:
+        """The scheduler's noise levels from 1 down to 0; their shift depends on the number of tokens."""
+        scheduler, geometry = self._pipeline.scheduler, self.geometry
+        config = scheduler.config
+        _, num_frames, height, width = geometry.latent_shape
+        mu = calculate_shift(
+            num_frames * height * width,
+            config.get("base_image_seq_len", 256),
+            config.get("max_image_seq_len", 4096),
+            config.get("base_shift", 0.5),
+            config.get("max_shift", 1.15),
+        )
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / num_steps, num_steps), mu=mu)
+        sigmas: Tensor = scheduler.sigmas
+        return sigmas.to(self._device, torch.float32)
+
+    def save_adapter(self, path: Path) -> Path:
+        """Writes the LoRA so that `LTXPipeline.load_lora_weights` reads it; see `save_lora`."""
+        return save_lora(LTXVideoLoraLoaderMixin, self.denoiser, path)
+
+    def load_adapter(self, path: Path) -> None:
+        """Puts a saved LoRA on the transformer, in place of the one that is there; see `load_lora`."""
+        load_lora(LTXVideoLoraLoaderMixin, self.denoiser, path)
+
+
+def load_pipeline(folder: Path, *, device: str, dtype: torch.dtype) -> LTXPipeline:
+    """The components of a checked directory, frozen and in evaluation mode."""
+    with loading(folder, "LTX-Video"):
+        transformer = LTXVideoTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=dtype, **LOCAL)
+        vae = AutoencoderKLLTXVideo.from_pretrained(folder / "vae", torch_dtype=torch.float32, **LOCAL)
+        text_encoder = T5EncoderModel.from_pretrained(folder / "text_encoder", dtype=dtype, **LOCAL)
+        tokenizer = load_tokenizer(folder / "tokenizer")
+    freeze(transformer, vae, text_encoder, device=device)
+    config = directory.read_json(folder / "scheduler" / "scheduler_config.json")
+    return LTXPipeline(
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        vae=vae,
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler.from_config(config),
+    )

@@ -1,0 +1,113 @@
+"""An `LTXPipeline` directory as files: what must be there, its geometry and its defaults (no torch)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from densedpo.adapters.base import Geometry, SamplingDefaults
+from densedpo.adapters.directory import (
+    Family,
+    Settings,
+    check_components,
+    check_weights,
+    integer,
+    read_json,
+    read_settings,
+)
+from densedpo.core.errors import BadInput
+
+COMPONENTS: Final[dict[str, tuple[str, ...]]] = {
+    "transformer": ("LTXVideoTransformer3DModel",),
+    "vae": ("AutoencoderKLLTXVideo",),
+    "text_encoder": ("T5EncoderModel",),
+    "scheduler": ("FlowMatchEulerDiscreteScheduler",),
+}
+LORA_TARGETS: Final = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
+
+
+class LTXSettings(Settings):
+    """Settings with those of a decoder that denoises a little itself; a decoder that does not ignores them."""
+
+    decode_timestep: Annotated[float, Field(ge=0, le=1)] = 0.05
+    decode_noise: Annotated[float, Field(ge=0, le=1)] = 0.025
+
+
+LTX: Final = LTXSettings(
+    num_frames=161, height=512, width=704, fps=25.0, max_sequence_length=128, num_steps=50, guidance_scale=3.0
+)
+
+
+def settings_of(folder: Path) -> LTXSettings:
+    """The model's settings."""
+    return read_settings(folder, LTX)
+
+
+def read_geometry(folder: Path) -> Geometry:
+    """Sizes from `densedpo.json`, compression factors and channels from the checkpoint's own configs."""
+    settings = settings_of(folder)
+    vae = folder / "vae" / "config.json"
+    scaling = read_json(vae).get("spatio_temporal_scaling", [True, True, True, False])
+    halvings = sum(bool(step) for step in scaling) if isinstance(scaling, list) else 3
+    config = read_json(vae)
+    return Geometry(
+        num_frames=settings.num_frames,
+        height=settings.height,
+        width=settings.width,
+        fps=settings.fps,
+        temporal_stride=_or_derived(vae, config, "temporal_compression_ratio", "patch_size_t", 1, halvings),
+        spatial_stride=_or_derived(vae, config, "spatial_compression_ratio", "patch_size", 4, halvings),
+        latent_channels=integer(vae, "latent_channels", 128),
+        max_sequence_length=settings.max_sequence_length,
+        patch=integer(folder / "transformer" / "config.json", "patch_size", 1),
+    )
+
+
+def read_defaults(folder: Path) -> SamplingDefaults:
+    """The model's sampling defaults."""
+    return settings_of(folder).sampling
+
+
+def check_files(folder: Path) -> None:
+    """Refuses, before anything is loaded, a directory of another layout and weights that are not safetensors.
+
+    Raises:
+        BadInput: names the component or the file.
+    """
+    check_components(folder, COMPONENTS)
+    transformer = folder / "transformer" / "config.json"
+    if integer(transformer, "patch_size_t", 1) != 1:
+        raise BadInput(f"{transformer}: patch_size_t is not 1: a token of several latent frames is not supported")
+    for name in ("transformer", "vae", "text_encoder"):
+        check_weights(folder / name)
+
+
+def components(folder: Path) -> tuple[str, ...]:  # noqa: ARG001
+    """The folders that the model is made of."""
+    return (*COMPONENTS, "tokenizer")
+
+
+def recorded(folder: Path) -> dict[str, object]:
+    """The frame rate: the denoiser's positions are in seconds."""
+    return {"fps": settings_of(folder).fps}
+
+
+def _or_derived(path: Path, config: dict[str, object], key: str, patch: str, default: int, halvings: int) -> int:
+    """A factor as it is written, or from the patch and the halvings where the config leaves it out."""
+    if config.get(key) is not None:
+        return integer(path, key, 0)
+    return integer(path, patch, default) * 2**halvings
+
+
+FAMILY: Final = Family(
+    name="LTX-Video",
+    pipeline="LTXPipeline",
+    check=check_files,
+    geometry=read_geometry,
+    defaults=read_defaults,
+    components=components,
+    lora_targets=LORA_TARGETS,
+    recorded=recorded,
+)

@@ -1,0 +1,345 @@
+"""Toy model directories of every family: real classes of diffusers and transformers, random weights, no network.
+
+Each family says how its pipeline lays out latents, so that one contract can be tested over all of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from densedpo.core.seeds import noise, seeded_init
+from toy import MAX_SEQUENCE_LENGTH, TEXT_WIDTH, build_tokenizer, build_toy_pipeline
+
+SETTINGS = {
+    "num_frames": 9,
+    "height": 32,
+    "width": 32,
+    "fps": 8.0,
+    "max_sequence_length": MAX_SEQUENCE_LENGTH,
+    "num_steps": 4,
+    "guidance_scale": 3.0,
+}
+
+
+def as_they_are(latents: torch.Tensor, t: float) -> torch.Tensor:
+    """Latents of a family whose layout and noise path are the package's."""
+    return latents
+
+
+def plain_decode(pipeline, raw: torch.Tensor) -> torch.Tensor:
+    """Video of raw latents by the autoencoder alone."""
+    with torch.no_grad():
+        return pipeline.vae.decode(raw).sample
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToyFamily:
+    """One family at toy size.
+
+    Attributes:
+        to_pipeline: from `B C F H W` on the flow path at t to what the pipeline calls latents.
+        from_pipeline: the way back.
+        call: further arguments of the pipeline's call.
+        normalise: from raw latents of the autoencoder to normalised ones, written out from its config.
+        decode: the pipeline's way from raw latents to video in [-1, 1].
+        adapter_call: further arguments of the pipeline's `load_lora_weights`.
+        guidance_argument: what the pipeline calls the scale of guidance by a second pass with an empty prompt.
+    """
+
+    name: str
+    build: Callable[[], object]
+    settings: dict[str, object]
+    call: dict[str, object]
+    normalise: Callable[[object, torch.Tensor], torch.Tensor]
+    to_pipeline: Callable[[torch.Tensor, float], torch.Tensor] = as_they_are
+    from_pipeline: Callable[[torch.Tensor, float], torch.Tensor] = as_they_are
+    decode: Callable[[object, torch.Tensor], torch.Tensor] = plain_decode
+    guidance_argument: str = "guidance_scale"
+    adapter_call: dict[str, object] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> Path:
+        """Writes the model directory with its `densedpo.json`."""
+        pipeline = self.build()
+        pipeline.save_pretrained(folder)
+        (folder / "densedpo.json").write_text(json.dumps(self.settings), encoding="utf-8")
+        return folder
+
+
+def t5_encoder(num_words: int):
+    """A T5 encoder of one layer."""
+    from transformers import T5Config, T5EncoderModel
+
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=num_words,
+            d_model=TEXT_WIDTH,
+            d_kv=8,
+            d_ff=64,
+            num_layers=1,
+            num_heads=4,
+            feed_forward_proj="gated-gelu",
+            pad_token_id=0,
+            eos_token_id=1,
+        )
+    ).eval()
+
+
+def build_cogvideox():
+    """A random `CogVideoXPipeline` with rotary positions and the schedule of the released models."""
+    from diffusers import (
+        AutoencoderKLCogVideoX,
+        CogVideoXDDIMScheduler,
+        CogVideoXPipeline,
+        CogVideoXTransformer3DModel,
+    )
+
+    tokenizer = build_tokenizer()
+    with seeded_init(0):
+        return CogVideoXPipeline(
+            tokenizer=tokenizer,
+            text_encoder=t5_encoder(len(tokenizer)),
+            vae=AutoencoderKLCogVideoX(
+                block_out_channels=(8, 8, 8, 8),
+                latent_channels=4,
+                layers_per_block=1,
+                norm_num_groups=2,
+                temporal_compression_ratio=4,
+                sample_height=32,
+                sample_width=32,
+                scaling_factor=0.7,
+            ).eval(),
+            transformer=CogVideoXTransformer3DModel(
+                num_attention_heads=4,
+                attention_head_dim=16,
+                in_channels=4,
+                out_channels=4,
+                time_embed_dim=16,
+                text_embed_dim=TEXT_WIDTH,
+                num_layers=2,
+                sample_width=4,
+                sample_height=4,
+                sample_frames=9,
+                patch_size=2,
+                temporal_compression_ratio=4,
+                max_text_seq_length=MAX_SEQUENCE_LENGTH,
+                use_rotary_positional_embeddings=True,
+            ).eval(),
+            scheduler=CogVideoXDDIMScheduler(
+                prediction_type="v_prediction",
+                rescale_betas_zero_snr=True,
+                timestep_spacing="trailing",
+                snr_shift_scale=3.0,
+                clip_sample=False,
+            ),
+        )
+
+
+def norm_of_path(t: float) -> float:
+    """n of the flow point x_t = n z: sqrt((1-t)^2 + t^2)."""
+    return float(((1 - t) ** 2 + t**2) ** 0.5)
+
+
+COGVIDEOX = ToyFamily(
+    name="CogVideoX",
+    build=build_cogvideox,
+    settings=SETTINGS,
+    call={"negative_prompt": "", "max_sequence_length": MAX_SEQUENCE_LENGTH},
+    normalise=lambda vae, raw: raw * 0.7,
+    to_pipeline=lambda x, t: x.permute(0, 2, 1, 3, 4) / norm_of_path(t),
+    from_pipeline=lambda z, t: z.permute(0, 2, 1, 3, 4) * norm_of_path(t),
+)
+
+
+def build_ltx():
+    """A random `LTXPipeline` whose decoder takes a timestep and whose schedule shifts with the number of tokens."""
+    from diffusers import (
+        AutoencoderKLLTXVideo,
+        FlowMatchEulerDiscreteScheduler,
+        LTXPipeline,
+        LTXVideoTransformer3DModel,
+    )
+
+    tokenizer = build_tokenizer()
+    with seeded_init(0):
+        vae = AutoencoderKLLTXVideo(
+            latent_channels=8,
+            block_out_channels=(8, 8, 8, 8),
+            decoder_block_out_channels=(8, 8, 8, 8),
+            layers_per_block=(1, 1, 1, 1, 1),
+            decoder_layers_per_block=(1, 1, 1, 1, 1),
+            spatio_temporal_scaling=(True, True, False, False),
+            decoder_spatio_temporal_scaling=(True, True, False, False),
+            timestep_conditioning=True,
+            patch_size=1,
+            patch_size_t=1,
+        ).eval()
+        vae.latents_mean.copy_(torch.linspace(-0.1, 0.1, 8))
+        vae.latents_std.copy_(torch.linspace(0.5, 1.5, 8))
+        return LTXPipeline(
+            tokenizer=tokenizer,
+            text_encoder=t5_encoder(len(tokenizer)),
+            vae=vae,
+            transformer=LTXVideoTransformer3DModel(
+                in_channels=8,
+                out_channels=8,
+                num_attention_heads=4,
+                attention_head_dim=16,
+                cross_attention_dim=64,
+                num_layers=2,
+                caption_channels=TEXT_WIDTH,
+            ).eval(),
+            scheduler=FlowMatchEulerDiscreteScheduler(
+                use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05, shift_terminal=0.1
+            ),
+        )
+
+
+def decode_with_timestep(pipeline, raw: torch.Tensor) -> torch.Tensor:
+    """As `LTXPipeline` decodes with decode_timestep 0.05 and the noise of scale 0.025 that the adapter fixes."""
+    noisy = (1 - 0.025) * raw + 0.025 * noise(tuple(raw.shape[1:]), "decode")
+    with torch.no_grad():
+        return pipeline.vae.decode(noisy, torch.tensor([0.05]), return_dict=False)[0]
+
+
+LTX = ToyFamily(
+    name="LTX-Video",
+    build=build_ltx,
+    settings=SETTINGS,
+    call={"negative_prompt": "", "max_sequence_length": MAX_SEQUENCE_LENGTH, "frame_rate": 8.0},
+    normalise=lambda vae, raw: (raw - vae.latents_mean.view(1, -1, 1, 1, 1)) / vae.latents_std.view(1, -1, 1, 1, 1),
+    # tokens in the order of frames, rows, columns
+    to_pipeline=lambda x, t: x.flatten(2).transpose(1, 2),
+    from_pipeline=lambda tokens, t: tokens.transpose(1, 2).unflatten(2, (3, 8, 8)),
+    decode=decode_with_timestep,
+)
+
+
+def build_hunyuan():
+    """A random `HunyuanVideoPipeline` with embedded guidance and two text encoders."""
+    from diffusers import (
+        AutoencoderKLHunyuanVideo,
+        FlowMatchEulerDiscreteScheduler,
+        HunyuanVideoPipeline,
+        HunyuanVideoTransformer3DModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel
+
+    tokenizer = build_tokenizer()
+    size = {"hidden_size": TEXT_WIDTH, "intermediate_size": 64, "num_attention_heads": 4, "vocab_size": len(tokenizer)}
+    with seeded_init(0):
+        return HunyuanVideoPipeline(
+            tokenizer=tokenizer,
+            text_encoder=LlamaModel(
+                LlamaConfig(
+                    num_hidden_layers=4, num_key_value_heads=4, bos_token_id=1, eos_token_id=1, pad_token_id=0, **size
+                )
+            ).eval(),
+            tokenizer_2=build_tokenizer(),
+            text_encoder_2=CLIPTextModel(
+                CLIPTextConfig(num_hidden_layers=2, bos_token_id=1, eos_token_id=1, pad_token_id=0, **size)
+            ).eval(),
+            vae=AutoencoderKLHunyuanVideo(
+                latent_channels=4, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4
+            ).eval(),
+            transformer=HunyuanVideoTransformer3DModel(
+                in_channels=4,
+                out_channels=4,
+                num_attention_heads=2,
+                attention_head_dim=20,
+                num_layers=1,
+                num_single_layers=1,
+                num_refiner_layers=1,
+                patch_size=1,
+                patch_size_t=1,
+                guidance_embeds=True,
+                text_embed_dim=TEXT_WIDTH,
+                pooled_projection_dim=TEXT_WIDTH,
+                rope_axes_dim=(4, 8, 8),
+            ).eval(),
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
+        )
+
+
+HUNYUAN = ToyFamily(
+    name="HunyuanVideo",
+    build=build_hunyuan,
+    settings={**SETTINGS, "prompt_template": "a small {}", "prompt_crop": 2, "embedded_guidance": 4.0},
+    call={
+        "negative_prompt": "",
+        "max_sequence_length": MAX_SEQUENCE_LENGTH,
+        "prompt_template": {"template": "a small {}", "crop_start": 2},
+        "guidance_scale": 4.0,
+    },
+    normalise=lambda vae, raw: raw * vae.config.scaling_factor,
+    guidance_argument="true_cfg_scale",
+)
+
+
+def wan_normalise(vae, raw: torch.Tensor) -> torch.Tensor:
+    """By the statistics in the autoencoder's config."""
+    mean, std = (torch.tensor(vae.config[key]).view(1, -1, 1, 1, 1) for key in ("latents_mean", "latents_std"))
+    return (raw - mean) / std
+
+
+def build_wan_two_experts():
+    """A random `WanPipeline` in the layout of Wan 2.2 A14B: a second denoiser below the boundary."""
+    pipeline, second = build_toy_pipeline(0), build_toy_pipeline(1)
+    pipeline.register_modules(transformer_2=second.transformer)
+    pipeline.register_to_config(boundary_ratio=0.875)
+    pipeline.scheduler.register_to_config(shift=3.0)
+    return pipeline
+
+
+WAN_CALL = {"negative_prompt": "", "max_sequence_length": MAX_SEQUENCE_LENGTH}
+WAN_TWO_EXPERTS = ToyFamily(
+    name="Wan 2.2 A14B",
+    build=build_wan_two_experts,
+    settings=SETTINGS,
+    call=WAN_CALL,
+    normalise=wan_normalise,
+    adapter_call={"load_into_transformer_2": True},
+)
+
+
+def build_wan_ti2v():
+    """A random `WanPipeline` in the layout of Wan 2.2 TI2V-5B: a residual autoencoder, a timestep for each token."""
+    from diffusers import AutoencoderKLWan, WanTransformer3DModel
+
+    pipeline = build_toy_pipeline(0)
+    with seeded_init(0):
+        vae = AutoencoderKLWan(
+            base_dim=8,
+            z_dim=48,
+            in_channels=12,
+            out_channels=12,
+            is_residual=True,
+            patch_size=2,
+            latents_mean=[0.01 * (c - 24) for c in range(48)],
+            latents_std=[0.5 + 0.01 * c for c in range(48)],
+            dim_mult=[1, 1, 1, 1],
+            num_res_blocks=1,
+            scale_factor_spatial=16,
+            scale_factor_temporal=4,
+            temperal_downsample=[False, True, True],
+        ).eval()
+        config = {**pipeline.transformer.config, "in_channels": 48, "out_channels": 48}
+        transformer = WanTransformer3DModel.from_config(config).eval()
+    pipeline.register_modules(vae=vae, transformer=transformer)
+    pipeline.register_to_config(expand_timesteps=True)
+    return pipeline
+
+
+WAN_TI2V = ToyFamily(
+    name="Wan 2.2 TI2V-5B",
+    build=build_wan_ti2v,
+    settings={**SETTINGS, "height": 64, "width": 64},
+    call=WAN_CALL,
+    normalise=wan_normalise,
+)
+
+FAMILIES = {family.name: family for family in (COGVIDEOX, LTX, HUNYUAN, WAN_TWO_EXPERTS, WAN_TI2V)}
