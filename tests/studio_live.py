@@ -87,6 +87,8 @@ class Process:
         self.port = int(self.url.rsplit(":", 1)[1].rstrip("/"))
         self.process.stdout.readline()
         self.seconds_to_start = time.monotonic() - started
+        stat = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        self.cpu_seconds_to_start = (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")  # user and system
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)

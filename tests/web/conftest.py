@@ -67,6 +67,23 @@ def sign_in(room: Room) -> Iterator[Callable[..., httpx2.Client]]:
 
 
 @pytest.fixture
+def serve_room() -> Iterator[Callable[[Room, str], httpx2.Client]]:
+    """A client of any room's app, signed in."""
+    clients: list[TestClient] = []
+
+    def enter(room: Room, name: str) -> httpx2.Client:
+        client = TestClient(create_app(room.studio()), base_url=f"http://127.0.0.1:{PORT}")
+        clients.append(client)
+        token = invite(room.store.database, name, is_admin=False)
+        assert client.post("/api/enter", json={"token": token}).status_code == 200
+        return client
+
+    yield enter
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
 def start(fresh_project: Project) -> Iterator[Callable[..., Process]]:
     started: list[Process] = []
 

@@ -66,6 +66,16 @@ def test_planted_people_are_seen_for_what_they_are(new_room: NewRoom) -> None:
     assert (board.left.wins, board.left.losses) == (72 + left_of_ann, 72 - left_of_ann)
 
 
+def test_the_parts_of_an_item_are_one_piece_of_evidence_about_sides(new_room: NewRoom) -> None:
+    """Eight items. Ann says left, left, right of seven: each leans left once, 7 of 7, where answers would be 14 of 21.
+    The eighth is left, right, tie: it leans nowhere and does not count."""
+    room = new_room(num_items=8)
+    ann = room.person("ann")
+    work_through(room, ann, lambda turn, _: ["left", "right", "tie"] if turn == 7 else ["left", "left", "right"])
+    person = summarise_study(room.desk, motion={}, faults={}).people[0]
+    assert (person.left.count, person.left.n) == (7, 7)
+
+
 def test_agreement_is_of_people_and_says_when_there_is_none(new_room: NewRoom) -> None:
     room = new_room(overlap=2)
     work_through(room, room.person("ann"), lambda turn, left: [["left", "right"][left == "b"], "tie", "tie"])

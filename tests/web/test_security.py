@@ -197,6 +197,16 @@ def test_a_limiter_forgets() -> None:
     assert not limiter.is_over("ann")
 
 
+def test_what_a_browser_sends_reaches_the_log_as_printable_text(
+    sign_in: SignIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Escape sequences and line ends in an address would write to the terminal of whoever runs the studio."""
+    assert sign_in("ann").get("/export/answers.%1b%5b2J%0afaked").status_code == 404
+    line = next(record.getMessage() for record in caplog.records if "is for admins" in record.getMessage())
+    assert line.isprintable()
+    assert "faked" in line
+
+
 def test_annotators_cannot_tell_others_items_from_none(room: Room, sign_in: SignIn) -> None:
     ann, bob = sign_in("ann"), sign_in("bob")
     item = work(ann)["items"][0]

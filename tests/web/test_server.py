@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -44,8 +46,14 @@ def stored_saves(root: Path) -> set[str]:
 
 @pytest.mark.slow
 def test_the_studio_starts_soon(start: Callable[..., Process]) -> None:
-    """Under 2 seconds on a quiet machine; the best of three against thrice that, as others may be at work here."""
-    assert min(start().seconds_to_start for _ in range(3)) < 6.0
+    """Under 2 seconds of a processor: what a start costs, however many others are at work on this machine."""
+    assert min(start().cpu_seconds_to_start for _ in range(3)) < 2.0
+
+
+def test_a_start_loads_nothing_that_only_training_or_the_dashboard_needs() -> None:
+    code = "import sys, densedpo.judge.web.serve; print(sorted({'torch', 'scipy', 'cv2', 'pandas'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.slow

@@ -178,7 +178,7 @@ def _left(done: Iterable[Decided], row: str) -> Rate:
     return rate(side > 0 for side in sides if side)
 
 
-def _leaning(answers: Sequence[str]) -> int:
+def _leaning(answers: Sequence[str | None]) -> int:
     """More than 0 where more segments went left than right."""
     return answers.count("left") - answers.count("right")
 

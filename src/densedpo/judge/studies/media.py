@@ -17,8 +17,8 @@ from densedpo.core.files import write_atomic
 from densedpo.core.media import Frames, read_pair_mp4, write_mp4, write_pair_mp4
 from densedpo.core.records import Pair
 from densedpo.judge.pairset import PairSet, ranges_of
+from densedpo.judge.studies.flashes import flashes
 from densedpo.judge.studies.records import Item
-from densedpo.metrics.motion import segment_motion
 
 Parts = tuple[float, ...]  # one number for each part
 
@@ -58,6 +58,18 @@ class MediaFolder:
                 self.faults.pop(item.id, None)
         return path
 
+    def flashes(self, item: Item) -> bool:
+        """Whether an item's video flashes so that it can harm somebody.
+
+        Raises:
+            BadInput: the pair's video cannot be read.
+        """
+        path = self.folder / "flashes" / f"{item.media}.json"
+        if not path.is_file():  # made by a version that did not look
+            pair = self.pairs.by_id[item.pair_id]
+            self._look_for_flashes(item, *self._clips(pair))
+        return bool(json.loads(path.read_text(encoding="utf-8")))
+
     def prepare(self, items: Iterable[Item], segment_seconds: float, stop: threading.Event) -> None:
         """Makes the videos of all items ahead, and measures how much the clips move, until told to stop."""
         for item in items:
@@ -72,6 +84,8 @@ class MediaFolder:
 
     def _motion(self, item: Item, segment_seconds: float) -> tuple[Parts, Parts]:
         """Mean motion of each part in pixels per frame, of a and of b; kept on disk, never sent."""
+        from densedpo.metrics.motion import segment_motion  # brings OpenCV, which a start need not wait for
+
         path = self.folder / "motion" / f"{item.pair_hash[:32]}-{segment_seconds:g}.json"
         pair = self.pairs.by_id[item.pair_id]
         ranges = ranges_of(pair, segment_seconds)
@@ -90,11 +104,18 @@ class MediaFolder:
         pair = self.pairs.by_id[item.pair_id]
         a, b = self._clips(pair)
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._look_for_flashes(item, a, b)
         if item.side is not None:
             write_mp4(path, a if item.side == "a" else b, fps=pair.fps, pixel_scale=pair.pixel_scale)
         else:
             first, second = (b, a) if item.flipped else (a, b)
             write_pair_mp4(path, first, second, fps=pair.fps, pixel_scale=pair.pixel_scale)
+
+    def _look_for_flashes(self, item: Item, a: Frames, b: Frames) -> None:
+        shown = (a, b) if item.side is None else (a if item.side == "a" else b,)
+        fps = self.pairs.by_id[item.pair_id].fps
+        found = any(flashes(clip, fps=fps) for clip in shown)
+        write_atomic(self.folder / "flashes" / f"{item.media}.json", json.dumps(found))
 
     def _clips(self, pair: Pair) -> tuple[Frames, Frames]:
         a, b = read_pair_mp4(self._source(pair), pixel_scale=pair.pixel_scale)

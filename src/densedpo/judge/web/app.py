@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
@@ -25,7 +25,6 @@ from densedpo.core.records import to_row
 from densedpo.judge.formats import csv_text, jsonl_text
 from densedpo.judge.studies import ledger
 from densedpo.judge.studies.answers import answer_rows
-from densedpo.judge.studies.dashboard import Dashboard, summarise_study
 from densedpo.judge.studies.desk import BadChoice, Conflict, Desk, NotYours
 from densedpo.judge.studies.media import MediaFolder, Unplayable
 from densedpo.judge.studies.records import Person, SaveRequest
@@ -33,6 +32,9 @@ from densedpo.judge.web.guard import Address, Guard
 from densedpo.judge.web.ranges import video_response
 from densedpo.judge.web.sessions import SESSION_S, Limiter, sign, verify
 from densedpo.judge.web.views import ItemView, Page, WorkView, item_view, work_view
+
+if TYPE_CHECKING:
+    from densedpo.judge.studies.dashboard import Dashboard
 
 _LOG: Final = logging.getLogger("densedpo.studio")
 _TYPES: Final = {"js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8", "svg": "image/svg+xml"}
@@ -113,7 +115,7 @@ class _Door:
     def admin(self, request: Request) -> Person:
         found = self.person(request)
         if not found.is_admin:
-            _LOG.warning("%s asked for %s, which is for admins", found.name, request.url.path)
+            _LOG.warning("%s asked for %r, which is for admins", found.name, request.url.path)
             raise HTTPException(404, "nothing here")
         return found
 
@@ -200,13 +202,15 @@ def _add_media(app: FastAPI, studio: Studio, who: _Door) -> None:
         etag = f'"{name}"'
         if request.headers.get("if-none-match") == etag:
             return Response(status_code=304, headers={"etag": etag})
-        return video_response(
+        response = video_response(
             studio.media.path_of(item),
             etag=etag,
             method=request.method,
             range_=request.headers.get("range"),
             if_range=request.headers.get("if-range"),
         )
+        response.headers["x-flashes"] = "yes" if studio.media.flashes(item) else "no"
+        return response
 
 
 def _add_board(app: FastAPI, studio: Studio, who: _Door) -> None:
@@ -235,9 +239,11 @@ class _Board:
     def __init__(self, studio: Studio) -> None:
         self._studio: Final = studio
         self._lock: Final = threading.Lock()
-        self._known: tuple[object, Dashboard] | None = None
+        self._known: tuple[object, "Dashboard"] | None = None
 
-    def now(self) -> Dashboard:
+    def now(self) -> "Dashboard":
+        from densedpo.judge.studies.dashboard import summarise_study  # brings scipy, which a start need not wait for
+
         desk, media = self._studio.desk, self._studio.media
         with self._lock:
             with desk.database.reading() as connection:
@@ -268,7 +274,7 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(NotYours)
     def not_yours(request: Request, _: NotYours) -> JSONResponse:
-        _LOG.warning("%s was asked about an item that is not the asker's", request.url.path)
+        _LOG.warning("%r was asked about an item that is not the asker's", request.url.path)
         return JSONResponse({"error": "nothing here"}, status_code=404)
 
     @app.exception_handler(Conflict)

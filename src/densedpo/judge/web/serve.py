@@ -64,12 +64,18 @@ def serve(
             say(f"open {address.url} and sign in with a token from `densedpo judge invite NAME`")
         say(f"study {study.name}: {len(desk.items)} items; stop with Ctrl+C, nothing is lost")
         stop = threading.Event()
-        ahead = (desk.items.values(), settings.segment_seconds, stop)
-        threading.Thread(target=media.prepare, args=ahead, daemon=True).start()
+        threading.Thread(target=_work_ahead, args=(media, desk, stop), daemon=True).start()
         try:
             server.run(sockets=[listener])
         finally:
             stop.set()
+
+
+def _work_ahead(media: MediaFolder, desk: Desk, stop: threading.Event) -> None:
+    """What the start need not wait for: what the dashboard computes with, and the videos."""
+    import densedpo.judge.studies.dashboard  # noqa: F401  # its scipy takes as long to load as all the rest
+
+    media.prepare(desk.items.values(), desk.study.settings.segment_seconds, stop)
 
 
 def server_of(studio: Studio) -> uvicorn.Server:
