@@ -7,13 +7,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
 
+from densedpo.core.media import write_pair_mp4
 from densedpo.core.workspace import Project
 from densedpo.judge.pairset import PairSet
 from densedpo.judge.store import LabelStore
-from studio_example import NUM_FRAMES, Room
+from studio_example import FPS, NUM_FRAMES, SIDE, Room, coded_clip
 from studio_live import CHROMIUM, Live, Process, listening, require
 
 pytestmark = pytest.mark.browser
@@ -256,6 +258,12 @@ def test_rest_undo_and_going_back(live: Live, context: BrowserContext) -> None:
     assert page.evaluate("studio.choice.answers.overall") == ["left", "tie", "tie"]
     page.keyboard.press("Control+z")
     assert page.evaluate("studio.choice.answers.overall") == ["left", None, None]
+    page.keyboard.press("u")
+    assert page.evaluate("studio.choice.answers.overall") == [None, None, None]
+    for _ in range(3):
+        page.keyboard.press("y")  # there are two to do again
+    assert page.evaluate("studio.choice.answers.overall") == ["left", "tie", "tie"]
+    page.keyboard.press("Control+z")
     submit(page, "r")
     ready(page)
     page.keyboard.press("u")
@@ -266,6 +274,73 @@ def test_rest_undo_and_going_back(live: Live, context: BrowserContext) -> None:
     submit(page)
     saved(page)
     assert Counter(row.segment for row in live.room.labels()) == {0: 2, 1: 2, 2: 2}
+
+
+def test_the_last_item_can_be_changed_when_nothing_is_left(
+    new_room: Callable[..., Room], context: BrowserContext
+) -> None:
+    with listening(new_room(must_watch=False, num_items=1)) as live:
+        page = context.new_page()
+        sign_in(page, live)
+        for key in ("1", "1", "1", "Enter"):
+            page.keyboard.press(key)
+        expect(page.locator("#caption")).to_contain_text("Nothing is left")
+        page.keyboard.press("1")  # of no item: nothing happens
+        page.keyboard.press("u")
+        ready(page)
+        assert page.evaluate("studio.choice.answers.overall") == ["left"] * 3
+        for key in ("2", "Enter"):
+            page.keyboard.press(key)
+        expect(page.locator("#caption")).to_contain_text("Nothing is left")
+        saved(page)
+        assert [row.answer == row.left for row in live.room.labels()] == [True] * 3 + [False, True, True]
+
+
+def test_work_goes_on_where_it_was_left(live: Live, context: BrowserContext) -> None:
+    """In another browser, too: the first part that is open is selected. What keys do is told in words."""
+    page = context.new_page()
+    sign_in(page, live)
+    page.keyboard.press("0")
+    expect(page.locator("#said")).to_have_text("tie. overall, part 2 of 3, 1.0 to 2.0 seconds: open")
+    page.keyboard.press("Shift+ArrowLeft")
+    expect(page.locator("#said")).to_have_text("overall, part 1 of 3, 0.0 to 1.0 seconds: tie")
+    saved(page)
+    page.close()
+    again = context.new_page()
+    again.goto(live.url)
+    ready(again)
+    again.keyboard.press("2")
+    assert again.evaluate("studio.choice.answers.overall") == ["tie", "right", None]
+
+
+def test_both_panes_zoom_and_move_by_keys(live: Live, context: BrowserContext) -> None:
+    """At 1.5 times, 2/3 of a pane are seen. A quarter of that to the left and up is as far as it goes; back is 1/6."""
+    page = context.new_page()
+    sign_in(page, live)
+    page.keyboard.press("+")
+    for key in ("a", "w"):
+        page.keyboard.press(key)
+    assert page.evaluate("studio.player.center") == pytest.approx([1 / 3, 1 / 3])
+    for key in ("d", "z"):
+        page.keyboard.press(key)
+    assert page.evaluate("studio.player.center") == pytest.approx([1 / 2, 1 / 2])
+
+
+def test_a_clip_that_flashes_does_not_play_by_itself(new_room: Callable[..., Room], context: BrowserContext) -> None:
+    room = new_room(must_watch=False, num_items=1)
+    pair = room.pairs.by_id[next(iter(room.desk.items.values())).pair_id]
+    flashing = np.zeros((NUM_FRAMES, SIDE, SIDE, 3), dtype=np.uint8)
+    flashing[::2] = 255
+    write_pair_mp4(room.pairs.folder / pair.video, coded_clip("a"), flashing, fps=FPS, pixel_scale=2)
+    with listening(room) as live:
+        page = context.new_page()
+        sign_in(page, live)
+        page.reload()  # without the instructions before it
+        ready(page)
+        expect(page.locator("#notice")).to_contain_text("flashes more than three times in a second")
+        assert page.evaluate("studio.player.playing") is False
+        page.keyboard.press("Space")
+        assert page.evaluate("studio.player.playing") is True
 
 
 def test_a_drag_along_a_lane_paints_and_a_skip_says_why(live: Live, context: BrowserContext) -> None:

@@ -226,6 +226,19 @@ def test_scores_of_the_two_clips_become_a_comparison_and_equal_scores_a_tie(new_
     assert {row.answer for id_, row in rows.items() if id_ != "secret-pair-000"} == {"tie"}
 
 
+def test_a_skip_of_one_clip_takes_the_comparison_of_scores_back(new_room: NewRoom) -> None:
+    room = new_room(kind="scores", categories=("looks",), num_items=1)
+    ann = room.person("ann")
+    both = room.desk.hand_out(ann)
+    for held in both:
+        choice = whole_choice(answers={}, scores={"looks": 7})
+        room.desk.save(ann, save_request(held.assignment.id, "submit", choice))
+    assert len(collect(room.pairs, room.store, segment_seconds=1.0).rows) == 1
+    skip = whole_choice(answers={}, reason="cannot tell")
+    room.desk.save(ann, save_request(both[0].assignment.id, "skip", skip))
+    assert [row.answer for row in room.labels()] == ["tie", "skip"]
+
+
 def test_a_change_of_instructions_is_a_new_version_and_one_of_the_question_is_refused(new_room: NewRoom) -> None:
     assert new_room().desk.study.version == 1
     assert new_room().desk.study.version == 1

@@ -95,7 +95,7 @@ def _row(desk: Desk, each: Decided) -> AnswerRow:
         labels={row: each.signs(row) for row in choice.answers} if submitted else {},
         clip_label=_SIGN[each.assignment.side_of(choice.clip)] if submitted and choice.clip is not None else None,
         scores=dict(choice.scores) if submitted else {},
-        skip_reason=choice.reason,
+        skip_reason=None if submitted else choice.reason,
         note=choice.note,
         active_ms=choice.active_ms,
         replays=choice.replays,

@@ -10,22 +10,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from sqlalchemy import Connection
 
 from densedpo.core.errors import BadInput
-from densedpo.core.provenance import sha256_json
-from densedpo.core.records import Judgement, Pair
+from densedpo.core.records import Judgement
 from densedpo.core.seeds import generator
 from densedpo.judge.database import Database
 from densedpo.judge.pairset import PairSet, ranges_of
-from densedpo.judge.run import now, tool_version
 from densedpo.judge.store import append_rows
 from densedpo.judge.studies import ledger
 from densedpo.judge.studies.records import (
     Assignment,
-    Choice,
     Held,
     Item,
     Kind,
@@ -37,6 +34,7 @@ from densedpo.judge.studies.records import (
     Study,
 )
 from densedpo.judge.studies.setup import shown_left
+from densedpo.judge.studies.verdicts import compared_by_scores, compared_in_parts, mean_score
 
 REPEAT_GAP: Final = 8  # items between the first and the second time
 
@@ -132,8 +130,7 @@ class Desk:
             extra = self._is_extra(connection, assignment)
             ledger.set_assignment(connection, assignment.id, state=state, leased_until=self.clock() + self._lease_s)
             if request.kind != "draft" and assignment.kind != "repeat":
-                rows = self._judgements(connection, person, assignment, item, request)
-                append_rows(connection, rows, self.pairs.hashes)
+                append_rows(connection, self._verdict(connection, person, assignment, request), self.pairs.hashes)
         return Stored(is_new=True, extra=extra, state=state)
 
     def progress(self, person: Person) -> Progress:
@@ -218,6 +215,21 @@ class Desk:
             leased_until=self.clock() + self._lease_s,
         )
 
+    def _verdict(
+        self, connection: Connection, person: Person, assignment: Assignment, request: SaveRequest
+    ) -> list[Judgement]:
+        item = self.items[assignment.item]
+        pair = self.pairs.by_id[item.pair_id]
+        if self.study.settings.kind == "segments":
+            return compared_in_parts(self.study, person, pair, assignment, request)
+        clips = {each.id: each.side for each in self.items.values() if each.pair_hash == item.pair_hash}
+        mine = ledger.assignments(connection, self.study.name, person=person.id)
+        side_of = {each.id: clips[each.item] for each in mine if each.item in clips and each.kind != "repeat"}
+        saves = ledger.final_saves(connection, self.study.name, person=person.id)
+        scored = [save for save in saves if save.kind == "submit" and save.assignment in side_of]
+        scores = {side_of[save.assignment]: mean_score(save.choice) for save in scored}
+        return compared_by_scores(self.study, person, pair, request, scores)
+
     def _after(self, assignment: Assignment, request: SaveRequest) -> State:
         # a draft of an item that was decided leaves it decided until it is submitted again
         states: dict[str, State] = {"draft": assignment.state, "submit": "done", "skip": "skipped"}
@@ -244,80 +256,3 @@ class Desk:
             raise BadChoice(f"not answered yet: {', '.join(open_)}")
         if settings.must_watch and not choice.watched:
             raise BadChoice("play the item to its end once before you submit it")
-
-    def _judgements(
-        self, connection: Connection, person: Person, assignment: Assignment, item: Item, request: SaveRequest
-    ) -> list[Judgement]:
-        pair, settings = self.pairs.by_id[item.pair_id], self.study.settings
-        if settings.kind == "scores":
-            return self._compared(connection, person, item, request)
-        choice, whole = request.choice, (0, pair.num_frames)
-        ranges = ranges_of(pair, settings.segment_seconds)
-        asked: list[tuple[int | None, tuple[int, int]]] = list(enumerate(ranges))
-        answers = list(choice.answers.get(settings.dimensions[0], []))
-        if settings.clip_answer:
-            asked, answers = [*asked, (None, whole)], [*answers, choice.clip]
-        if request.kind == "skip":  # takes back what was answered before
-            said: list[Literal["a", "b", "tie", "skip"]] = ["skip"] * len(asked)
-        else:
-            said = [assignment.side_of(answer) for answer in answers if answer is not None]
-        return [
-            self._row(person, pair, request, segment=segment, frames=frames, answer=answer, left=assignment.left)
-            for (segment, frames), answer in zip(asked, said, strict=True)
-        ]
-
-    def _compared(self, connection: Connection, person: Person, item: Item, request: SaveRequest) -> list[Judgement]:
-        """In a study of scores, the comparison of a pair whose two clips the person has scored; else nothing."""
-        pair = self.pairs.by_id[item.pair_id]
-        decided = ledger.final_saves(connection, self.study.name, person=person.id)
-        of = {each.id: each for each in ledger.assignments(connection, self.study.name, person=person.id)}
-        scores = {
-            self.items[of[save.assignment].item].side: _mean_score(save.choice)
-            for save in decided
-            if save.kind == "submit"
-            and of[save.assignment].kind != "repeat"
-            and of[save.assignment].item in self.items
-            and self.items[of[save.assignment].item].pair_hash == item.pair_hash
-        }
-        if not {"a", "b"} <= set(scores):
-            return []
-        a, b = scores["a"], scores["b"]
-        answer: Literal["a", "b", "tie"] = "tie" if a == b else "a" if a > b else "b"
-        row = self._row(
-            person, pair, request, segment=None, frames=(0, pair.num_frames), answer=answer, left="a", scores=(a, b)
-        )
-        return [row]
-
-    def _row(
-        self,
-        person: Person,
-        pair: Pair,
-        request: SaveRequest,
-        *,
-        segment: int | None,
-        frames: tuple[int, int],
-        answer: Literal["a", "b", "tie", "skip"],
-        left: Literal["a", "b"],
-        scores: tuple[float, float] | None = None,
-    ) -> Judgement:
-        return Judgement(
-            id=sha256_json(["studio", request.id, segment])[:32],
-            pair_id=pair.id,
-            annotator=person.name,
-            segment=segment,
-            start_frame=frames[0],
-            stop_frame=frames[1],
-            answer=answer,
-            score_a=None if scores is None else scores[0],
-            score_b=None if scores is None else scores[1],
-            left=left,
-            duration_ms=request.choice.active_ms,
-            replays=request.choice.replays,
-            instructions=f"{self.study.name} v{self.study.version}, {self.study.settings.instructions_version}",
-            tool_version=tool_version(),
-            created_at=now(),
-        )
-
-
-def _mean_score(choice: Choice) -> float:
-    return sum(choice.scores.values()) / len(choice.scores)

@@ -16,15 +16,20 @@ export const ACTIONS = {
   submit: ["Submit, next item", "Enter"],
   skip: ["Skip, with a reason", "s"],
   undo: ["Undo; at the start, the item before", "u"],
+  redo: ["Redo", "y"],
   note: ["Note", "n"],
   loop: ["Loop the part", "l"],
   slower: ["Slower", "["],
   faster: ["Faster", "]"],
   zoom_in: ["Zoom in", "+"],
   zoom_out: ["Zoom out", "-"],
+  pan_left: ["Look further left", "a"],
+  pan_right: ["Look further right", "d"],
+  pan_up: ["Look further up", "w"],
+  pan_down: ["Look further down", "z"],
   help: ["This sheet", "?"],
 };
-const REPEATING = new Set(["back", "step", "zoom_in", "zoom_out"]);
+const REPEATING = new Set(["back", "step", "zoom_in", "zoom_out", "pan_left", "pan_right", "pan_up", "pan_down"]);
 const NAMES = { " ": "Space", ArrowLeft: "\u2190", ArrowRight: "\u2192", ArrowUp: "\u2191", ArrowDown: "\u2193" };
 
 export class Keys {
@@ -68,9 +73,10 @@ export class Keys {
     if (document.querySelector("dialog[open]") || !document.getElementById("elsewhere").hidden) return;
     const target = event.target;
     if (target.matches("textarea, select, input:not([type=range])")) return;
-    if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z" && !event.shiftKey) {
+    const letter = event.key.toLowerCase();
+    if ((event.ctrlKey || event.metaKey) && (letter === "z" || letter === "y")) {
       event.preventDefault();
-      if (!event.repeat) this.act("undo");
+      if (!event.repeat) this.act(letter === "y" || event.shiftKey ? "redo" : "undo");
       return;
     }
     if (!this.on || event.ctrlKey || event.metaKey || event.altKey) return;

@@ -1,19 +1,22 @@
-// The labelling screen: what is on it, what was chosen, and what happens next.
+// The labelling screen: which item is on it, what was chosen, and what happens next.
 import { post } from "./api.js";
 import { Clock } from "./clock.js";
-import { ACTIONS, Keys } from "./keys.js";
+import { offerEntry, offerKeys, offerNote, offerReasons, openNote, readInstructions } from "./dialogs.js";
+import { Keys } from "./keys.js";
 import { Outbox } from "./outbox.js";
 import { fetchVideo, Player } from "./player.js";
 import { Scores } from "./scores.js";
+import * as screen from "./screen.js";
 import { claim, release } from "./tabs.js";
 import { Timeline } from "./timeline.js";
 
-const $ = (id) => document.getElementById(id);
+const { $, notice } = screen;
+const PAN = 0.25; // of what is seen, for each press
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const player = new Player([...document.querySelectorAll(".pane canvas")]);
 const clock = new Clock();
 const keys = new Keys(act);
-const videos = new Map(); // address -> promise of its bytes: the item on the screen and those that come next
+const videos = new Map(); // address -> promise of its video: the item on the screen and those that come next
 const decided = new Set(); // submitted here, perhaps not yet there
 let outbox = null;
 let study = null;
@@ -21,6 +24,7 @@ let sheet = null; // timeline or scores
 let item = null;
 let choice = null;
 let past = []; // what was chosen before, to undo
+let future = []; // what was undone, to do it again
 let queue = [];
 let hold = null; // why nothing can be chosen: the video is not there
 let left = 0; // items that the server has for this person
@@ -36,13 +40,12 @@ async function start() {
   sheet = study.kind === "scores" ? new Scores($("rows"), study, choose) : new Timeline($("rows"), study, choose, select);
   keys.digits = study.kind === "scores" ? "scores" : null;
   $("choose").hidden = $("rest").hidden = study.kind === "scores";
-  $("instructions").textContent = study.instructions;
-  $("instructions-version").textContent = `Version ${study.instructions_version}`;
-  showKeys();
-  fillReasons();
+  offerKeys(keys);
+  offerReasons(study, (reason) => item && finish("skip", reason));
+  offerNote((text) => choose((now) => (now.note = text)));
   await outbox.flush(); // what an earlier visit left behind comes first
   take((await ask()) ?? work);
-  readInstructions();
+  readInstructions(study);
 }
 
 // null: nothing to go on with
@@ -61,9 +64,8 @@ function again(ms) {
 }
 
 function take(work) {
-  const { num_done: done, num_skipped: skipped } = work.progress;
   left = work.progress.num_left;
-  $("progress").textContent = `${done} done` + (skipped ? `, ${skipped} skipped` : "") + `, ${left} left`;
+  screen.showProgress(work.progress);
   queue = work.items.filter((each) => !decided.has(each.assignment));
   for (const each of queue) preload(each);
   if (!item) next();
@@ -85,33 +87,23 @@ function next() {
   const found = queue.find((each) => !decided.has(each.assignment));
   if (found) return show(found);
   const waits = left > 0 || outbox.waiting > 0; // what is submitted here may not have arrived there
-  blank(waits ? "Waiting for the next item\u2026" : "Nothing is left for you. Thank you.");
-  if (waits) again(2000);
-}
-
-function blank(text) {
   item = null;
   release();
-  $("stage").hidden = true;
-  $("caption").textContent = text;
-  document.body.classList.add("idle");
+  screen.showNoItem(waits ? "Waiting for the next item\u2026" : "Nothing is left for you. Thank you.");
+  if (waits) again(2000);
 }
 
 function show(each) {
   item = each;
   hold = "loading";
-  document.body.classList.remove("idle");
-  $("stage").hidden = false;
-  $("pane-right").hidden = each.num_panes === 1;
-  $("pane-left").querySelector("figcaption").textContent = each.num_panes === 1 ? "Clip" : "Left";
-  $("caption").textContent = each.caption;
+  screen.showItem(each);
   choice = each.choice ? structuredClone(each.choice) : fresh(each);
   past = [];
+  future = [];
   clock.reset(choice.active_ms);
   sheet.open(each, choice);
-  $("scrub").max = each.num_frames - 1;
-  $("note").value = choice.note;
   notice("");
+  screen.say("");
   for (const address of videos.keys()) {
     if (address !== each.media && !queue.some((other) => other.media === address)) videos.delete(address);
   }
@@ -138,6 +130,7 @@ function choose(change) {
   change(choice);
   if (JSON.stringify(before) === JSON.stringify(choice)) return;
   past.push(before);
+  future = [];
   save("draft");
   render();
 }
@@ -152,20 +145,18 @@ function select() {
 
 function save(kind) {
   Object.assign(choice, { active_ms: clock.ms(), replays: player.replays, watched: choice.watched || player.watched });
-  return outbox.add({ id: uuid(), assignment: item.assignment, kind, choice: structuredClone(choice) });
+  // crypto.randomUUID exists on https and on this machine, which is where the studio runs
+  return outbox.add({ id: crypto.randomUUID(), assignment: item.assignment, kind, choice: structuredClone(choice) });
 }
 
 function submit() {
-  const missing = whatIsMissing();
-  if (!item || hold) return;
-  if (missing) {
-    $("missing").classList.add("urgent");
-    return;
-  }
-  finish("submit");
+  if (hold) return;
+  if (whatIsMissing()) $("missing").classList.add("urgent");
+  else finish("submit");
 }
 
-function finish(kind) {
+function finish(kind, reason = null) {
+  choice.reason = reason;
   const stored = save(kind);
   decided.add(item.assignment);
   queue = queue.filter((each) => each.assignment !== item.assignment);
@@ -174,7 +165,6 @@ function finish(kind) {
 }
 
 function whatIsMissing() {
-  if (!item) return "";
   const open = sheet.missing(choice);
   if (study.clip_answer && choice.clip === null) open.push("the whole clip");
   if (study.must_watch && !choice.watched && !player.watched) open.push("play it once to the end");
@@ -182,23 +172,38 @@ function whatIsMissing() {
 }
 
 async function undo() {
-  if (!item) return;
-  if (past.length) {
-    choice = past.pop();
-    sheet.open(item, choice, true);
-    save("draft");
-    return render();
-  }
-  await outbox.flush(); // what was submitted a moment ago is the item before
-  const answer = await post("/api/previous", { assignment: item.assignment });
+  if (item && past.length) return travel(past, future);
+  await outbox?.flush(); // what was submitted a moment ago is the item before
+  const answer = await post("/api/previous", { assignment: item?.assignment ?? null });
   if (!answer.ok) return notice(answer.body.error);
   if (!answer.body) return notice("This is the first item.");
+  clearTimeout(later);
   decided.delete(answer.body.assignment);
   show(answer.body);
   notice("Back at an earlier item. Submit it again to change it.");
 }
 
-const DOES = {
+// through what was chosen about this item, back or forth
+function travel(from, to) {
+  if (!from.length) return;
+  to.push(choice);
+  choice = structuredClone(from.pop());
+  sheet.open(item, choice, true);
+  save("draft");
+  render();
+}
+
+const ALWAYS = {
+  undo,
+  help: () => $("dialog-help").showModal(),
+  instructions: () => $("dialog-instructions").showModal(),
+  leave: async () => {
+    await outbox?.flush();
+    await post("/api/leave");
+    location.reload();
+  },
+};
+const WITH_AN_ITEM = {
   play: () => (player.playing ? player.pause() : player.play()),
   back: () => player.seek(player.frame - 1),
   step: () => player.seek(player.frame + 1),
@@ -211,53 +216,47 @@ const DOES = {
   tie: () => sheet.answer?.("tie"),
   rest: () => sheet.rest?.(),
   submit,
-  undo,
+  redo: () => travel(future, past),
   skip: () => $("dialog-skip").showModal(),
-  note: () => $("dialog-note").showModal(),
+  note: () => openNote(choice.note),
   loop: () => {
     player.range = player.range || !sheet.part ? null : sheet.part();
     if (player.range && !player.playing) player.play();
-    render();
   },
   slower: () => player.faster(-1),
   faster: () => player.faster(1),
   zoom_in: () => player.zoomBy(1),
   zoom_out: () => player.zoomBy(-1),
-  help: () => $("dialog-help").showModal(),
-  instructions: () => $("dialog-instructions").showModal(),
-  leave: async () => {
-    await outbox.flush();
-    await post("/api/leave");
-    location.reload();
-  },
+  pan_left: () => player.move(-PAN / player.zoom, 0),
+  pan_right: () => player.move(PAN / player.zoom, 0),
+  pan_up: () => player.move(0, -PAN / player.zoom),
+  pan_down: () => player.move(0, PAN / player.zoom),
 };
+const SAYS = { left: "left is better", right: "right is better", tie: "tie", part_back: "", part_next: "", row_up: "", row_down: "" };
 
 function act(action) {
   clock.touch();
-  if (action.startsWith("score:")) sheet.score(Number(action.slice(6)));
-  else DOES[action]();
-  if (item) render();
+  if (action in ALWAYS) return void ALWAYS[action]();
+  if (!item) return;
+  const [score] = /(?<=^score:)\d+$/.exec(action) ?? [];
+  const said = score ?? SAYS[action];
+  if (score) sheet.score(Number(score));
+  else WITH_AN_ITEM[action]();
+  if (!item) return; // it was the last one
+  if (said !== undefined && !hold) screen.say([said, sheet.where(choice)].filter(Boolean).join(". "));
+  render();
 }
 
 function render() {
-  $("play").textContent = player.playing ? "Pause" : "Play";
-  $("loop").setAttribute("aria-pressed", String(player.range !== null));
-  $("speed").textContent = `${player.speed}\u00d7`;
-  $("zoom").textContent = player.zoom === 1 ? "fit" : `${player.zoom}\u00d7`;
+  screen.showPlayback(player);
   sheet.render(choice, Boolean(hold));
-  const missing = whatIsMissing();
-  $("missing").textContent = missing;
-  if (!missing) $("missing").classList.remove("urgent");
-  $("submit").disabled = Boolean(hold);
-  for (const button of $("choose").children) button.disabled = Boolean(hold);
+  screen.showMissing(whatIsMissing());
+  screen.lock(Boolean(hold));
 }
 
 function counter() {
   if (!item) return;
-  $("scrub").value = player.frame;
-  const time = (player.frame / item.fps).toFixed(2);
-  $("scrub").setAttribute("aria-valuetext", `frame ${player.frame + 1} of ${item.num_frames}, ${time} seconds`);
-  $("counter").textContent = `${player.frame + 1} / ${item.num_frames} \u00b7 ${time} s`;
+  screen.showFrame(item, player.frame);
   sheet.playhead?.(player.frame);
   if (!choice.watched && player.watched) {
     choice.watched = true;
@@ -267,16 +266,12 @@ function counter() {
 }
 
 function listenToOutbox() {
-  outbox.addEventListener("change", ({ detail: { waiting, problem } }) => {
-    const saved = $("saved");
-    saved.textContent = waiting === 0 ? "Saved" : problem ? `${waiting} unsaved \u00b7 ${problem}` : "Saving\u2026";
-    saved.dataset.state = waiting === 0 ? "saved" : problem ? "unsaved" : "saving";
-  });
+  outbox.addEventListener("change", ({ detail }) => screen.showSaved(detail));
   outbox.addEventListener("refused", ({ detail }) => notice(`A choice was not stored: ${detail.error}`));
   outbox.addEventListener("stored", ({ detail: { answer } }) => {
     if (answer.extra) notice("Your time for this item had run out and somebody else has it too. Your work is kept.");
   });
-  outbox.addEventListener("signed-out", () => $("dialog-enter").open || $("dialog-enter").showModal());
+  offerEntry(outbox);
 }
 
 function elsewhere(there, freed = false) {
@@ -294,67 +289,22 @@ function workHere() {
   refill();
 }
 
-function notice(text) {
-  $("notice").textContent = text;
-}
-
-function readInstructions() {
-  const seen = localStorage.getItem("densedpo.instructions");
-  if (seen === study.instructions_version) return;
-  localStorage.setItem("densedpo.instructions", study.instructions_version);
-  $("dialog-instructions").showModal();
-}
-
-function fillReasons() {
-  for (const reason of study.skip_reasons) {
-    const label = document.createElement("label");
-    const input = Object.assign(document.createElement("input"), { type: "radio", name: "reason", value: reason });
-    label.append(input, ` ${reason}`);
-    $("skip-reasons").append(label);
-  }
-  $("skip-reasons").querySelector("input").checked = true;
-}
-
-function showKeys() {
-  for (const kbd of document.querySelectorAll("kbd[data-key]")) {
-    kbd.textContent = keys.on ? keys.name(kbd.dataset.key) : "";
-  }
-  $("keys-on").checked = keys.on;
-  $("keys").replaceChildren(
-    ...Object.entries(ACTIONS).map(([action, [text]]) => {
-      const button = document.createElement("button");
-      const kbd = Object.assign(document.createElement("kbd"), { textContent: keys.name(action) });
-      button.type = "button";
-      button.append(`${text} `, kbd);
-      button.addEventListener("click", () => {
-        kbd.textContent = "press a key";
-        keys.capture = (key) => {
-          if (key) keys.set(action, key);
-          showKeys();
-        };
-      });
-      return button;
-    }),
-  );
-}
-
-// crypto.randomUUID exists on https and on this machine, which is where the studio runs
-const uuid = () => crypto.randomUUID();
-
 player.addEventListener("frame", counter);
 player.addEventListener("playing", () => item && render());
 player.addEventListener("state", ({ detail }) => ($("media-state").textContent = detail));
 player.addEventListener("failed", ({ detail }) => {
   hold = detail;
   videos.delete(item?.media);
-  render();
+  if (item) render();
   const failed = item;
   if (detail.includes("no connection")) setTimeout(() => item === failed && hold === detail && load(), 3000);
 });
-player.addEventListener("ready", () => {
+player.addEventListener("ready", ({ detail: { flashes } }) => {
   hold = null;
   render();
-  if (!calm.matches && !document.hidden && $("elsewhere").hidden && !document.querySelector("dialog[open]")) player.play();
+  if (flashes) notice("This item flashes more than three times in a second. It does not play by itself; skip it if that may harm you.");
+  const covered = document.hidden || !$("elsewhere").hidden || document.querySelector("dialog[open]");
+  if (!flashes && !calm.matches && !covered) player.play();
 });
 document.addEventListener("visibilitychange", () => document.hidden && player.pause());
 document.addEventListener("click", (event) => {
@@ -365,33 +315,6 @@ document.addEventListener("click", (event) => {
 });
 $("scrub").addEventListener("input", () => player.seek(Number($("scrub").value)));
 $("take").addEventListener("click", workHere);
-$("note").addEventListener("change", () => choose((now) => (now.note = $("note").value)));
-$("keys-on").addEventListener("change", () => {
-  keys.on = $("keys-on").checked;
-  keys.keep();
-  showKeys();
-});
-$("keys-reset").addEventListener("click", () => {
-  keys.reset();
-  showKeys();
-});
-$("skip-cancel").addEventListener("click", () => $("dialog-skip").close());
-$("skip-form").addEventListener("submit", () => {
-  if (!item) return;
-  choice.reason = new FormData($("skip-form")).get("reason");
-  finish("skip");
-});
-$("again").addEventListener("submit", async (event) => {
-  event.preventDefault();
-  const answer = await post("/api/enter", { token: $("again-token").value.trim() });
-  $("again-token").value = "";
-  $("again-problem").textContent = answer.ok ? "" : answer.body.error;
-  if (answer.ok && answer.body.person !== outbox.person) return location.reload();
-  if (answer.ok) {
-    $("dialog-enter").close();
-    outbox.flush();
-  }
-});
 $("stage").addEventListener("wheel", (event) => {
   if (!event.ctrlKey) return;
   event.preventDefault();

@@ -40,8 +40,8 @@ export class Player extends EventTarget {
     return this.seen.length > 0 && this.seen.every((value) => value === 1);
   }
 
-  // shows an item from a promise of its video's bytes
-  async load(item, bytes, { watched, replays }) {
+  // shows an item from a promise of its video, as `fetchVideo` gives it
+  async load(item, video, { watched, replays }) {
     this.pause();
     const generation = (this.generation = (this.generation ?? 0) + 1);
     this.item = item;
@@ -54,7 +54,7 @@ export class Player extends EventTarget {
     this.say("loading\u2026");
     const slow = setTimeout(() => this.say("still loading\u2026 the connection is slow"), STALLED_MS);
     try {
-      const blob = await bytes;
+      const { blob, flashes } = await video;
       if (generation !== this.generation) return;
       if (this.url) URL.revokeObjectURL(this.url);
       this.url = URL.createObjectURL(blob);
@@ -68,7 +68,7 @@ export class Player extends EventTarget {
       this.ready = true;
       this.say("");
       await this.seek(0);
-      this.dispatchEvent(new CustomEvent("ready"));
+      this.dispatchEvent(new CustomEvent("ready", { detail: { flashes } }));
     } catch (error) {
       if (generation === this.generation) this.fail(error.message);
     } finally {
@@ -238,7 +238,7 @@ export class Player extends EventTarget {
   }
 }
 
-// the bytes of a video; throws what can be told
+// the bytes of a video, and whether it flashes; throws what can be told
 export async function fetchVideo(address) {
   let answer;
   try {
@@ -250,5 +250,5 @@ export async function fetchVideo(address) {
     const body = await answer.json().catch(() => ({}));
     throw new Error(body.error ?? `The video could not be loaded (${answer.status}).`);
   }
-  return answer.blob();
+  return { blob: await answer.blob(), flashes: answer.headers.get("x-flashes") === "yes" };
 }

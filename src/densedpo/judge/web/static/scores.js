@@ -13,8 +13,8 @@ export class Scores {
     });
   }
 
-  open(_item, _choice, keepPlace = false) {
-    if (!keepPlace) this.row = 0;
+  open(_item, choice, keepPlace = false) {
+    if (!keepPlace) this.row = Math.max(0, this.study.categories.findIndex((name) => !(name in choice.scores)));
     this.rows = this.study.categories.map((name, row) => {
       const line = element("div", { className: "row" });
       const cell = element("div", { className: "lane scores" });
@@ -41,6 +41,12 @@ export class Scores {
 
   move(_parts, rows) {
     this.row = Math.max(0, Math.min(this.study.categories.length - 1, this.row + rows));
+  }
+
+  // what is selected, in words
+  where(choice) {
+    const name = this.study.categories[this.row];
+    return `${name}: ${choice.scores[name] ?? "open"}`;
   }
 
   missing(choice) {

@@ -14,7 +14,7 @@ export class Timeline {
 
   open(item, choice, keepPlace = false) {
     this.item = item;
-    if (!keepPlace) [this.at, this.row] = [0, 0];
+    if (!keepPlace) [this.at, this.row] = this.firstOpen(choice) ?? [0, 0];
     this.lanes = {};
     const widths = item.segments.map(([start, stop]) => `${stop - start}fr`).join(" ");
     const rows = this.study.rows.map((name, row) => {
@@ -30,12 +30,22 @@ export class Timeline {
     this.root.replaceChildren(...rows);
   }
 
-  cell(name, row, part) {
+  partName(name, part) {
     const [start, stop] = this.item.segments[part].map((frame) => (frame / this.item.fps).toFixed(1));
-    const where = `${name}, part ${part + 1} of ${this.item.segments.length}, ${start} to ${stop} seconds`;
+    return `${name}, part ${part + 1} of ${this.item.segments.length}, ${start} to ${stop} seconds`;
+  }
+
+  // what is selected, in words
+  where(choice) {
+    const name = this.study.rows[this.row];
+    const answer = name === undefined ? choice.clip : choice.answers[name][this.at];
+    return `${name === undefined ? "whole clip" : this.partName(name, this.at)}: ${WORDS[answer] ?? "open"}`;
+  }
+
+  cell(name, row, part) {
     const cell = element("div", { className: "part" });
     cell.setAttribute("role", "group");
-    cell.setAttribute("aria-label", where);
+    cell.setAttribute("aria-label", this.partName(name, part));
     cell.append(...LANES.map((answer) => this.button(answer, { row: String(row), part: String(part), answer })));
     this.lanes[`${row}/${part}`] = cell;
     return cell;
@@ -102,10 +112,16 @@ export class Timeline {
   }
 
   nextRow(choice) {
-    const open = this.study.rows.findIndex((name) => choice.answers[name].includes(null));
-    if (open >= 0) [this.row, this.at] = [open, choice.answers[this.study.rows[open]].indexOf(null)];
-    else if (this.study.clip_answer && choice.clip === null) this.row = this.study.rows.length;
+    const open = this.firstOpen(choice);
+    if (open) [this.at, this.row] = open;
     else this.at = Math.min(this.at + 1, this.item.segments.length - 1);
+  }
+
+  // the part and the row of the first answer that is missing; null: none is
+  firstOpen(choice) {
+    const row = this.study.rows.findIndex((name) => choice.answers[name].includes(null));
+    if (row >= 0) return [choice.answers[this.study.rows[row]].indexOf(null), row];
+    return this.study.clip_answer && choice.clip === null ? [0, this.study.rows.length] : null;
   }
 
   rest() {
