@@ -30,6 +30,8 @@ SETTINGS: Final = {
     "generate calibrate": "densedpo.generate.config:CalibrateConfig",
     "judge oracle": "densedpo.judge.oracle:OracleConfig",
     "judge reference": "densedpo.judge.reference:ReferenceConfig",
+    "judge vlm": "densedpo.judge.vlm.config:VlmConfig",
+    "judge custom": "densedpo.judge.custom:CustomConfig",
     "judge export": "densedpo.judge.preferences:ExportConfig",
     "judge import": "densedpo.judge.exchange:ImportConfig",
     "judge serve": "densedpo.judge.studies.config:StudyConfig",

@@ -26,6 +26,8 @@ FLAGS = {
     "generate calibrate": "--model --project --config --set",
     "judge oracle": "--project --config --set --allow-stale",
     "judge reference": "--project --config --set --allow-stale",
+    "judge vlm": "--project --config --set --allow-stale",
+    "judge custom": "--project --config --set --allow-stale",
     "judge export": "--pairs --annotator --judgements --project --set --allow-stale",
     "judge import": "--pairs --annotator --project --set",
     "judge serve": "--host --port --public-url --project --config --set --allow-stale",

@@ -9,12 +9,14 @@ import typer
 
 from densedpo.cli.audit import audit
 from densedpo.cli.options import AllowStaleOption, ConfigOption, ProjectOption, SetOption
+from densedpo.cli.vlm import custom, vlm
 
 if TYPE_CHECKING:
     from densedpo.core.workspace import Project
     from densedpo.judge.aggregate import LabelSummary
     from densedpo.judge.pairset import PairSet
     from densedpo.judge.protocol import Judge
+    from densedpo.judge.run import JudgeRun
     from densedpo.judge.store import LabelStore
 
 PairsArgument = Annotated[str, typer.Argument(metavar="PAIRS", help="Name of the pairs, as in pairs/PAIRS.")]
@@ -170,21 +172,31 @@ def _labels(project: Project, *, create: bool = True) -> LabelStore:
     return LabelStore.open(labels_at(project.labels_db), create=create)
 
 
+app.command()(vlm)
+app.command()(custom)
 app.command()(audit)
 
 
 def _judge(judge: Judge, project: Project, name: str, segment_seconds: float, *, allow_stale: bool) -> None:
-    from densedpo.judge.preferences import collect
     from densedpo.judge.run import judge_pairs
 
     pairs = _pair_set(project, name, allow_stale=allow_stale)
     with _labels(project) as store:
         done = judge_pairs(judge, pairs, store, segment_seconds=segment_seconds)
-        preferences = collect(pairs, store, segment_seconds=segment_seconds, only_annotators=[done.annotator])
+        _echo_run(done, pairs, store, segment_seconds)
+
+
+def _echo_run(done: JudgeRun, pairs: PairSet, store: LabelStore, segment_seconds: float) -> None:
+    from densedpo.judge.preferences import collect
+
+    preferences = collect(pairs, store, segment_seconds=segment_seconds, only_annotators=[done.annotator])
     known = f" ({done.num_known} were judged before)" if done.num_known else ""
     typer.echo(f"{done.annotator} judged {done.num_judged} of {len(pairs)} pairs{known}")
     _echo_summary(preferences.summary)
-    typer.echo(f"next: densedpo judge export {name} --pairs {name} --annotator {done.annotator}")
+    for kind, failed in done.failures_by_kind.items():
+        first = failed[0]
+        typer.echo(f"  {f'no answer, {kind}':<40} {len(failed)}, such as pair {first.pair_id}: {first.failure.detail}")
+    typer.echo(f"next: densedpo judge export {pairs.name} --pairs {pairs.name} --annotator {done.annotator}")
 
 
 def _pair_set(project: Project, name: str, *, allow_stale: bool) -> PairSet:

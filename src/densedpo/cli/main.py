@@ -44,6 +44,8 @@ _EXTRA_OF: Final = {
     "jaxtyping": "train",
     "tensorboard": "train",
     "matplotlib": "report",
+    "openai": "vlm",
+    "tenacity": "vlm",
     "psycopg": "postgres",
     "pyarrow": "parquet",
 }

@@ -33,3 +33,20 @@ def labels_at(labels_db: Path) -> Path | URL:
     if url.get_backend_name() != "postgresql" or not url.database:
         raise BadInput(f"{DATABASE_URL} must name a PostgreSQL database: postgresql://user:password@host/database")
     return url
+
+
+def api_key(variable: str) -> str:
+    """The key of a server, from the environment variable that the settings name; empty where they name none.
+
+    Raises:
+        BadInput: the variable is not set.
+    """
+    if not variable:
+        return ""
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise BadInput(
+            f"{variable} is not set: put the server's key into the environment under this name (key_env names another) "
+            "or --set key_env= for a server that asks for none"
+        )
+    return key

@@ -17,7 +17,7 @@ from densedpo.core.progress import track
 from densedpo.core.provenance import package_version, sha256_json
 from densedpo.core.records import Judgement, Pair
 from densedpo.judge.pairset import PairSet, ranges_of
-from densedpo.judge.protocol import UNREADABLE, Cost, Failure, Judge, PairClips, SegmentAnswer, Watch
+from densedpo.judge.protocol import UNREADABLE, Cost, Failure, FailureKind, Judge, PairClips, SegmentAnswer, Watch
 from densedpo.judge.store import LabelStore
 
 Range = tuple[int, int]
@@ -45,6 +45,14 @@ class JudgeRun:
     num_questions: int = 0  # asked in this run
     failures: tuple[FailedQuestion, ...] = ()
     cost: Cost = field(default_factory=Cost)
+
+    @property
+    def failures_by_kind(self) -> dict[FailureKind, list[FailedQuestion]]:
+        """The questions without an answer, by why."""
+        found: dict[FailureKind, list[FailedQuestion]] = {}
+        for failed in self.failures:
+            found.setdefault(failed.failure.kind, []).append(failed)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

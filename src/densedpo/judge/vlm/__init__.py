@@ -1,0 +1,1 @@
+"""A vision-language model as a judge, through any server that speaks the OpenAI wire format. Needs the extra `vlm`."""
