@@ -25,7 +25,7 @@ from densedpo.core.progress import set_quiet
 # verb -> where it is; the order is the order of work
 VERBS: Final = {
     "init": "densedpo.cli.project:init",
-    "doctor": "densedpo.cli.project:doctor",
+    "doctor": "densedpo.cli.doctor:doctor",
     "status": "densedpo.cli.project:status",
     "demo": "densedpo.cli.demo:demo",
     "data": "densedpo.cli.data:app",

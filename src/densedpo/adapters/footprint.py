@@ -1,0 +1,206 @@
+"""How large a model is and what memory its use will take, from its configs and the headers of its weights (no torch).
+
+The memory is arithmetic, not a measurement: weights, the LoRA with its gradient and Adam's moments, and the activations
+of a transformer's layer, 34 bytes per token and channel in 16 bit without the attention matrix, which no attention
+backend in use keeps (Korthikanti et al., 2205.05198, equation 2). What the autoencoder takes at its peak is not in it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from densedpo.adapters.base import Geometry
+from densedpo.adapters.directory import Family, read_json
+from densedpo.core.errors import BadInput
+
+LAYER_BYTES_16_BIT: Final = 34
+LORA_BYTES: Final = 16  # float32: the weight, its gradient and two moments
+MAX_HEADER_BYTES: Final = 100_000_000  # as the format itself bounds it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComponentSize:
+    """One component with weights: how many, and whether they were counted from files."""
+
+    folder: str
+    num_parameters: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryNeed:
+    """Bytes for one use of a model, by what takes them."""
+
+    weights: int
+    adapter: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.adapter + self.activations
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Footprint:
+    """What a model directory says about its size.
+
+    Attributes:
+        width: channels of a token in the denoiser.
+        num_tokens: of the denoiser for one clip.
+        lora_per_rank: parameters of a LoRA on the family's layers for each unit of its rank.
+        missing: why the model cannot be loaded; None where it can.
+    """
+
+    family: str
+    geometry: Geometry
+    components: tuple[ComponentSize, ...]
+    denoisers: tuple[str, ...]
+    width: int
+    num_layers: int
+    num_tokens: int
+    lora_per_rank: int
+    missing: str | None
+
+    @property
+    def denoiser_parameters(self) -> int:
+        """Of the denoiser, or of both where a model has two."""
+        return sum(size.num_parameters for size in self.components if size.folder in self.denoisers)
+
+    def _weights(self, value_bytes: int) -> int:
+        """The autoencoder is in float32 whatever the rest is in."""
+        return sum(size.num_parameters * (4 if size.folder == "vae" else value_bytes) for size in self.components)
+
+    def for_pairs(self, *, value_bytes: int, clips: int = 2) -> MemoryNeed:
+        """To make pairs: every component loaded, and one layer's activations at a time.
+
+        Args:
+            value_bytes: of one number of the denoiser and the text encoder.
+            clips: in one forward; the two halves of a pair.
+        """
+        return MemoryNeed(
+            weights=self._weights(value_bytes), adapter=0, activations=clips * self._layer_bytes(value_bytes)
+        )
+
+    def for_training(self, *, value_bytes: int, rank: int, recomputed: bool, clips: int = 2) -> MemoryNeed:
+        """To train a LoRA: every component loaded, and the activations that the backward needs.
+
+        Args:
+            recomputed: whether layers keep only their inputs and compute the rest again in the backward.
+        """
+        inputs = self.num_tokens * self.width * value_bytes
+        kept = self.num_layers * (inputs if recomputed else self._layer_bytes(value_bytes))
+        once_more = self._layer_bytes(value_bytes) if recomputed else 0
+        return MemoryNeed(
+            weights=self._weights(value_bytes),
+            adapter=LORA_BYTES * rank * self.lora_per_rank,
+            activations=clips * (kept + once_more),
+        )
+
+    def _layer_bytes(self, value_bytes: int) -> int:
+        return self.num_tokens * self.width * LAYER_BYTES_16_BIT * value_bytes // 2
+
+
+def read_footprint(folder: Path, family: Family) -> Footprint:
+    """The size of a model of a known family.
+
+    Weights that are not there are counted from the config where diffusers is installed, else as 0.
+
+    Raises:
+        BadInput: a config is missing or is not what the family's is.
+    """
+    missing = None
+    try:
+        family.check(folder)
+    except BadInput as error:
+        missing = str(error)
+    geometry, denoisers = family.geometry(folder), family.denoisers(folder)
+    shapes = {
+        name: tensor_shapes(folder / name)
+        for name in family.components(folder)
+        if not name.startswith(("tokenizer", "scheduler"))
+    }
+    config = read_json(folder / denoisers[0] / "config.json")
+    return Footprint(
+        family=family.name,
+        geometry=geometry,
+        components=tuple(
+            ComponentSize(folder=name, num_parameters=sum(math.prod(shape) for shape in found.values()))
+            for name, found in shapes.items()
+        ),
+        denoisers=denoisers,
+        width=_number(config, "num_attention_heads") * _number(config, "attention_head_dim"),
+        num_layers=_number(config, "num_layers") + _number(config, "num_single_layers"),
+        num_tokens=_num_tokens(config, geometry),
+        lora_per_rank=_lora_per_rank(shapes[denoisers[-1]], family.lora_targets),
+        missing=missing,
+    )
+
+
+def tensor_shapes(folder: Path) -> Mapping[str, tuple[int, ...]]:
+    """Name and shape of every tensor of a component; a second copy in half precision is counted once.
+
+    Raises:
+        BadInput: a file is not safetensors.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        for name, entry in _header(file).items():
+            if name != "__metadata__":
+                shapes.setdefault(name, tuple(entry["shape"]))
+    return shapes or _shapes_from_config(folder)
+
+
+def _shapes_from_config(folder: Path) -> Mapping[str, tuple[int, ...]]:
+    """What diffusers would make from the config, built without memory; nothing for a text encoder."""
+    if not (folder / "config.json").is_file() or "_class_name" not in read_json(folder / "config.json"):
+        return {}
+    if find_spec("diffusers") is None:
+        return {}
+    import torch
+    from diffusers import AutoModel
+
+    with torch.device("meta"):
+        model = AutoModel.from_config(read_json(folder / "config.json"))
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+def _lora_per_rank(shapes: Mapping[str, tuple[int, ...]], targets: tuple[str, ...]) -> int:
+    """A LoRA on a layer from n to m channels has rank x (n + m) parameters."""
+    endings = tuple(f".{target}.weight" for target in targets)
+    return sum(sum(shape) for name, shape in shapes.items() if len(shape) == 2 and name.endswith(endings))
+
+
+def _num_tokens(config: Mapping[str, object], geometry: Geometry) -> int:
+    """Tokens of one clip; a patch in time stands first in a list of three, or under its own name."""
+    _, num_frames, height, width = geometry.latent_shape
+    patch = config.get("patch_size")
+    in_time = patch[0] if isinstance(patch, list) else config.get("patch_size_t")
+    num_in_time = num_frames // in_time if isinstance(in_time, int) else num_frames
+    return num_in_time * (height // geometry.patch) * (width // geometry.patch)
+
+
+def _header(file: Path) -> dict[str, dict[str, list[int]]]:
+    """The JSON at the head of a safetensors file, behind its length in 8 bytes."""
+    with file.open("rb") as opened:
+        start = opened.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else MAX_HEADER_BYTES
+        text = opened.read(length) if length < MAX_HEADER_BYTES else b""
+    try:
+        header = json.loads(text)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise BadInput(f"{file} is not a whole safetensors file") from None
+    if not isinstance(header, dict):
+        raise BadInput(f"{file} is not a whole safetensors file")
+    return header
+
+
+def _number(config: Mapping[str, object], key: str) -> int:
+    value = config.get(key, 0)
+    return value if isinstance(value, int) else 0
