@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from densedpo.adapters import load
 from densedpo.adapters.tiny import train_autoencoder, train_denoiser
-from densedpo.adapters.tiny.resumable import cosine_lr, steady_lr
+from densedpo.adapters.tiny.resumable import cosine_lr, linear_lr
 from densedpo.adapters.tiny.vocabulary import MAX_SEQUENCE_LENGTH, build_tokenizer
 from densedpo.world.scene import all_scenes
 
@@ -30,14 +30,9 @@ def test_learning_rate_rises_then_falls_to_its_floor():
     assert all(a > b for a, b in itertools.pairwise(rates[10:]))
 
 
-def test_a_steady_rate_does_not_know_the_end_before_the_last_quarter():
-    short, long = (
-        [steady_lr(step, num_steps=num_steps, peak=2.0, num_warmup=4) for step in range(num_steps + 1)]
-        for num_steps in (100, 200)
-    )
-    assert short[:76] == long[:76] == [0.5, 1.0, 1.5, *[2.0] * 73]
-    assert short[88] == pytest.approx(2.0 * 12 / 25)
-    assert short[100] == long[200] == 0.0
+def test_a_linear_rate_ends_at_nothing():
+    rates = [linear_lr(step, num_steps=100, peak=2.0, num_warmup=2) for step in (0, 1, 50, 99, 100)]
+    assert rates == pytest.approx([1.0, 1.98, 1.0, 0.02, 0.0])
 
 
 @pytest.mark.slow

@@ -20,14 +20,9 @@ def cosine_lr(step: int, *, num_steps: int, peak: float, num_warmup: int, floor:
     return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def steady_lr(step: int, *, num_steps: int, peak: float, num_warmup: int, decay: float = 0.25) -> float:
-    """Learning rate at a step: linear warm-up, the peak, and a straight line to 0 over the last share `decay`.
-
-    Until the decay the run does not depend on `num_steps`, so that a longer one can go on from a kept state.
-    """
-    if step < num_warmup:
-        return peak * (step + 1) / num_warmup
-    return peak * min(1.0, (num_steps - step) / max(1.0, decay * num_steps))
+def linear_lr(step: int, *, num_steps: int, peak: float, num_warmup: int) -> float:
+    """Learning rate at a step: linear warm-up towards a straight line from `peak` at step 0 to 0 at the end."""
+    return peak * min(1.0, (step + 1) / num_warmup) * (num_steps - step) / num_steps
 
 
 def save_state(path: Path, tensors: dict[str, torch.Tensor], *, step: int) -> None:

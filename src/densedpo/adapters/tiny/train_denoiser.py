@@ -23,7 +23,7 @@ from scipy.special import ndtri
 from transformers import UMT5Config, UMT5EncoderModel
 
 from densedpo.adapters.tiny.package import assemble_pipeline
-from densedpo.adapters.tiny.resumable import Descent, below, load_state, save_state, steady_lr
+from densedpo.adapters.tiny.resumable import Descent, below, linear_lr, load_state, save_state
 from densedpo.adapters.tiny.vocabulary import MAX_SEQUENCE_LENGTH, SPECIALS, build_tokenizer, words
 from densedpo.core.seeds import derive_seed, generator, seeded_init
 from densedpo.world.render import render
@@ -130,7 +130,7 @@ class Trainer:
         self.descent = Descent(
             self.modules,
             hidden=is_hidden,
-            schedule=partial(steady_lr, num_steps=num_steps, peak=PEAK_LR, num_warmup=200),
+            schedule=partial(linear_lr, num_steps=num_steps, peak=PEAK_LR, num_warmup=200),
             orthogonal_steps=ORTHOGONAL_STEPS,
         )
 
