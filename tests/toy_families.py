@@ -31,6 +31,12 @@ def as_they_are(latents: torch.Tensor, t: float) -> torch.Tensor:
     return latents
 
 
+def noised_by_flow(scheduler, sample: torch.Tensor, eps: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+    """The noising of a flow-matching scheduler that a pipeline has run to its end."""
+    scheduler.set_begin_index(None)  # else it would noise to its own last level
+    return scheduler.scale_noise(sample, timesteps, eps)
+
+
 def plain_decode(pipeline, raw: torch.Tensor) -> torch.Tensor:
     """Video of raw latents by the autoencoder alone."""
     with torch.no_grad():
@@ -48,6 +54,7 @@ class ToyFamily:
         normalise: from raw latents of the autoencoder to normalised ones, written out from its config.
         decode: the pipeline's way from raw latents to video in [-1, 1].
         adapter_call: further arguments of the pipeline's `load_lora_weights`.
+        noised: the scheduler's noising of clean latents at its timesteps.
         guidance_argument: what the pipeline calls the scale of guidance by a second pass with an empty prompt.
     """
 
@@ -59,6 +66,7 @@ class ToyFamily:
     to_pipeline: Callable[[torch.Tensor, float], torch.Tensor] = as_they_are
     from_pipeline: Callable[[torch.Tensor, float], torch.Tensor] = as_they_are
     decode: Callable[[object, torch.Tensor], torch.Tensor] = plain_decode
+    noised: Callable[[object, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] = noised_by_flow
     guidance_argument: str = "guidance_scale"
     adapter_call: dict[str, object] = field(default_factory=dict)
 
@@ -152,6 +160,7 @@ COGVIDEOX = ToyFamily(
     normalise=lambda vae, raw: raw * 0.7,
     to_pipeline=lambda x, t: x.permute(0, 2, 1, 3, 4) / norm_of_path(t),
     from_pipeline=lambda z, t: z.permute(0, 2, 1, 3, 4) * norm_of_path(t),
+    noised=lambda scheduler, sample, eps, timesteps: scheduler.add_noise(sample, eps, timesteps),
 )
 
 

@@ -190,6 +190,47 @@ def test_residuals_are_in_the_models_own_target(model: VideoModel) -> None:
     torch.testing.assert_close(found, expected * target_scale(model.target, t)[:, None, None, None, None])
 
 
+def test_the_noise_path_is_the_schedulers(case: Case, model: VideoModel) -> None:
+    """Noising a clip to a level of the schedule, as guided pairs do, is the scheduler's own noising."""
+    x, eps = start_of(model), noise(tuple(start_of(model).shape), "eps")
+    scheduler, family = case.pipeline.scheduler, case.family
+    levels = model.sigmas(NUM_STEPS)
+    theirs(case, model)  # sets the scheduler's timesteps
+    for step, level in enumerate(levels[:-1]):
+        found = family.to_pipeline(noised(x, eps, level.expand(len(x))), float(level))
+        timesteps = scheduler.timesteps[step].expand(len(x))
+        expected = family.noised(scheduler, family.to_pipeline(x, 0.0), family.to_pipeline(eps, 1.0), timesteps)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_half_precision_stays_close(case: Case, model: VideoModel) -> None:
+    x, t = start_of(model), torch.tensor([0.7, 0.4])
+    half = load(case.folder, dtype=torch.bfloat16)
+    with torch.no_grad():
+        expected = model.predict(x, t, model.encode_text(CAPTIONS))
+        found = half.predict(x, t, half.encode_text(CAPTIONS))
+    assert found.dtype == torch.float32
+    assert (found - expected).norm() < 0.05 * expected.norm()
+
+
+def test_computing_activations_again_changes_no_gradient(model: VideoModel) -> None:
+    add_lora(model)
+    x, t, text = start_of(model), torch.tensor([0.7, 0.4]), model.encode_text(CAPTIONS)
+
+    def gradients() -> list[torch.Tensor]:
+        model.denoiser.zero_grad()
+        model.predict(x, t, text).square().mean().backward()
+        return [p.grad.clone() for p in model.denoiser.parameters() if p.requires_grad and p.grad is not None]
+
+    kept = gradients()
+    model.denoiser.train()
+    model.denoiser.enable_gradient_checkpointing()
+    again = gradients()
+    assert len(again) == len(kept) > 0
+    for one, other in zip(kept, again, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_adapter_off_is_the_base_bit_for_bit(model: VideoModel) -> None:
     before = ours(model)
     add_lora(model)
