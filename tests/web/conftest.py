@@ -8,13 +8,14 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from playwright.sync_api import Browser, BrowserContext, sync_playwright
 from starlette.testclient import TestClient
 
 from densedpo.core.workspace import Project
 from densedpo.judge.studies.invitations import invite
 from densedpo.judge.web.app import create_app
 from studio_example import PORT, Room, make_project
-from studio_live import Process
+from studio_live import CHROMIUM, Live, Process, listening, require
 
 NUM_PAIRS = 24
 
@@ -95,3 +96,29 @@ def start(fresh_project: Project) -> Iterator[Callable[..., Process]]:
     for each in started:
         if each.process.poll() is None:
             each.kill()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    require(CHROMIUM, "chromium")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=str(CHROMIUM),
+            args=["--no-sandbox", "--disable-background-networking", "--disable-gpu"],
+        )
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    opened = browser.new_context(viewport={"width": 1360, "height": 860})
+    opened.set_default_timeout(60_000)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def live(new_room: Callable[..., Room]) -> Iterator[Live]:
+    with listening(new_room(must_watch=False)) as running:
+        yield running
