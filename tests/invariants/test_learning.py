@@ -17,19 +17,13 @@ from safetensors.torch import load_file
 from densedpo.adapters import load
 from densedpo.core.errors import BadInput, Interrupted
 from densedpo.core.workspace import Project
+from densedpo.learn.cache import CachedReference, first_logit
 from densedpo.learn.config import LearnConfig
 from densedpo.learn.errors import frame_errors
 from densedpo.learn.feed.batch import Draws, PairBatch, Source
 from densedpo.learn.feed.inputs import read_pairs, split_pairs
 from densedpo.learn.feed.order import TimeDensity, Visit
-from densedpo.learn.reference import (
-    CachedReference,
-    adapters_off,
-    attach_lora,
-    live_reference,
-    require_cache,
-    require_reference,
-)
+from densedpo.learn.reference import adapters_off, attach_lora, live_reference, require_reference
 from densedpo.learn.run import learn_offline
 
 QUICK = {
@@ -123,13 +117,15 @@ def test_the_cached_reference_is_the_live_one(planted: Project, toy_model_dir: P
     assert cache.fill(model, source, 2, poll=lambda: None) == 1
     visits = (Visit(index=11, draw=1), Visit(index=0, draw=0), Visit(index=7, draw=1))
     live = live_reference(model, source.pairs(pairs, visits, fixed))
-    torch.testing.assert_close(cache.of(visits), live, rtol=1e-5, atol=0)
+    assert float((cache.of(visits) - live).abs().max()) < 1e-6
+    config = LearnConfig.model_validate(QUICK)
+    assert first_logit(model, source.pairs(pairs, visits, fixed), visits, cache, config) < 500 * 1e-6
     again = CachedReference(pairs, fixed, tmp_path)
     assert again.fill(model, source, 2, poll=lambda: None) == 0
     assert torch.equal(again.of(visits), cache.of(visits))
     wrong = (Visit(index=11, draw=0), Visit(index=0, draw=1), Visit(index=7, draw=0))
     with pytest.raises(BadInput, match="not this model's"):
-        require_cache(model, source.pairs(pairs, wrong, fixed), visits, cache)
+        first_logit(model, source.pairs(pairs, wrong, fixed), visits, cache, config)
 
 
 def test_four_pairs_once_are_one_pair_four_times(planted: Project, toy_model_dir: Path):

@@ -7,7 +7,7 @@ import logging
 import shutil
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("densedpo")
 SCHEMA: Final = 1
 _MANIFEST: Final = "manifest.json"
+_PART: Final = ".tmp-"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,34 +44,40 @@ class TrainState:
     best_step: int | None = None
     best_loss: float | None = None
     evaluations_since_best: int = 0
+    alarmed_step: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
-    """The state of a run after a step; `best` is the adapter of the lowest validation loss, empty if there is none."""
+    """The state of a run after a step.
+
+    `best` is the adapter of the lowest validation loss and `average` the moving average of adapters, empty if not kept.
+    """
 
     state: TrainState
     adapter: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
     best: Mapping[str, Tensor]
+    average: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, identity: str, keep: int) -> Path:
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, identity: str, keep: int, world_size: int = 1) -> Path:
     """Writes a checkpoint whole or not at all, then removes the oldest beyond `keep`.
 
     Args:
         identity: the hash of what the run was made from; a checkpoint of another run is not loaded.
+        world_size: how many processes trained; any number goes on from it.
     """
     target = folder / f"step-{checkpoint.state.step:06d}"
     if (target / _MANIFEST).exists():
         return target
-    part = folder / f".tmp-{checkpoint.state.step:06d}-{uuid.uuid4().hex[:8]}"
+    part = folder / f"{_PART}{checkpoint.state.step:06d}-{uuid.uuid4().hex[:8]}"
     with naming_disk_errors(target):
         part.mkdir(parents=True)
         try:
             write_atomic(part / "state.safetensors", save(_flat(checkpoint)))
             write_atomic(part / "state.json", json.dumps(asdict(checkpoint.state), indent=2) + "\n")
-            manifest = _manifest(part, checkpoint.state.step, identity)
+            manifest = _manifest(part, checkpoint.state.step, identity, world_size)
             write_atomic(part / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
             sync_folder(part)
             if target.exists():  # a damaged one: load_latest has gone past it
@@ -87,11 +94,14 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, identity: str, keep
 def load_latest(folder: Path, *, identity: str) -> Checkpoint | None:
     """The newest valid checkpoint; None where none was ever written.
 
-    A damaged one is named in a warning and the one before it is taken.
+    A damaged one is named in a warning and the one before it is taken. What a killed process left half written is
+    removed; the caller holds the run's lock.
 
     Raises:
         BadInput: there are checkpoints and none of them is valid.
     """
+    for part in folder.glob(f"{_PART}*"):
+        shutil.rmtree(part)
     found = _steps(folder)
     for path in reversed(found):
         fault = _fault(path, identity)
@@ -126,20 +136,25 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, names: list[str], tensor
 
 
 def _flat(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    parts = {"adapter": checkpoint.adapter, "optimizer": checkpoint.optimizer, "best": checkpoint.best}
+    parts = {
+        "adapter": checkpoint.adapter,
+        "optimizer": checkpoint.optimizer,
+        "best": checkpoint.best,
+        "average": checkpoint.average,
+    }
     # contiguous copies: safetensors refuses views that share memory
     return {
         f"{part}/{name}": tensor.detach().cpu().clone() for part, row in parts.items() for name, tensor in row.items()
     }
 
 
-def _manifest(folder: Path, step: int, identity: str) -> dict[str, object]:
+def _manifest(folder: Path, step: int, identity: str, world_size: int) -> dict[str, object]:
     files = sorted(path for path in folder.iterdir() if path.name != _MANIFEST)
     return {
         "schema": SCHEMA,
         "step": step,
         "identity": identity,
-        "world_size": 1,
+        "world_size": world_size,
         "random_state": "none: order, noise and t are functions of (seed, step)",
         "files": {path.name: {"sha256": sha256_file(path), "size": path.stat().st_size} for path in files},
         "made": provenance(),
@@ -156,6 +171,9 @@ def _fault(path: Path, identity: str) -> str | None:
         if manifest["identity"] != identity:
             return "it belongs to a run with another config or other inputs"
         for name, recorded in files.items():
+            size = (path / name).stat().st_size
+            if size != recorded["size"]:
+                return f"{name} has {size} bytes instead of {recorded['size']}"
             if sha256_file(path / name) != recorded["sha256"]:
                 return f"{name} is damaged"
     except FileNotFoundError as error:
@@ -177,9 +195,11 @@ def _load(path: Path) -> Checkpoint:
         adapter=part("adapter"),
         optimizer=part("optimizer"),
         best=part("best"),
+        average=part("average"),
     )
 
 
 def _steps(folder: Path) -> list[Path]:
-    """The checkpoint folders, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+    """The checkpoint folders in the order of their steps: not of their names, which grow a digit, nor of the clock."""
+    found = [path for path in folder.glob("step-*") if path.is_dir() and path.name[5:].isdigit()]
+    return sorted(found, key=lambda path: int(path.name[5:]))

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from densedpo.core.config import Config
 
-ObjectiveName = Literal["dense_dpo", "dense_dpo_summed", "dense_dpo_ties", "dpo", "sft"]
+ObjectiveName = Literal["dense_dpo", "dense_dpo_summed", "dense_dpo_ties", "dense_ipo", "dense_robust", "dpo", "sft"]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 _DEFAULT_NU: Final = 3.0
@@ -23,6 +23,10 @@ class LearnConfig(Config):
     """Pull to the reference, under mean reduction with the factor 1/2, for velocity errors; unused by sft."""
     nu: Annotated[float, Field(gt=1)] = _DEFAULT_NU
     """How wide a range of margins is a tie: at equal strength a tie has (nu - 1)/(nu + 1); dense_dpo_ties only."""
+    flip_rate: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Share of the labels that are wrong; dense_robust only, and must be given there."""
+    winner_anchor: Annotated[float, Field(ge=0)] = 0.0
+    """Adds so many times the error on the winner itself to a preference loss."""
     num_steps: Count = 100
     """Optimizer steps."""
     batch_pairs: Count = 16
@@ -37,6 +41,8 @@ class LearnConfig(Config):
     """Weight of a latent frame in the loss: none, or how much the two clips differ in it, with mean 1 over the pair."""
     loser_safeguard: Annotated[float, Field(ge=0, le=1)] | None = None
     """mu of Diffusion-SDPO: scales the loser's gradient so that the winner's error does not rise; off if not given."""
+    allow_failed_judge: bool = False
+    """Learn from labels of a judge that failed its probe; without it they are refused."""
     shuffle_labels: bool = False
     """A control: the labels of the training pairs are dealt out again among them."""
     fold: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=2)]] | None = None
@@ -94,6 +100,10 @@ class LearnConfig(Config):
     """Which adapter the run ends with; best = lowest validation loss."""
     patience: Annotated[int, Field(ge=0)] = 0
     """Evaluations without a lower validation loss before the run stops early; 0 = never."""
+    stop_on_alarm: bool = False
+    """Stop at the evaluation that gives reason for a warning (a shortcut, unlearning, a runaway policy)."""
+    ema_decay: Annotated[float, Field(ge=0.5, lt=1)] | None = None
+    """Average the adapter over steps, at most this slowly; evaluations and the run's end then take the average."""
     where_pairs: Annotated[int, Field(ge=0)] = 8
     """Validation pairs in where.jsonl, which says per latent frame where the model learned."""
 
@@ -105,6 +115,14 @@ class LearnConfig(Config):
     """Where the model runs."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the frozen weights; adapter, noise, errors and losses are always float32."""
+    strategy: Literal["auto", "single", "data_parallel"] = "auto"
+    """One process, or several that share out each forward; auto: what densedpo or torchrun has started."""
+    process_timeout_min: Positive = 60.0
+    """Minutes after which a process that hears nothing of the others gives up; resumable."""
+    memory: Literal["packed", "apart", "auto"] = "packed"
+    """Both clips of a pair in one forward, or one after the other, with two forwards more; auto: packed if it fits."""
+    checkpoint_activations: bool = False
+    """Keep few activations and compute the rest again in the backward: less memory, one forward more."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -113,22 +131,29 @@ class LearnConfig(Config):
         if self.use_confidence and self.objective != "dense_dpo":
             raise ValueError(f"use_confidence has no effect with {self.objective}; only dense_dpo takes soft labels")
         self._refuse_without_effect()
+        if self.objective == "dense_robust" and self.flip_rate == 0:
+            raise ValueError("dense_robust without a flip_rate is dense_dpo; set flip_rate above 0")
         if self.objective == "sft":
             self._refuse_for_sft()
         if self.fold is not None and self.fold[0] >= self.fold[1]:
             raise ValueError(f"fold = {list(self.fold)}: the parts of {self.fold[1]} are 0 to {self.fold[1] - 1}")
-        if self.eval_every == 0 and (self.select == "best_validation" or self.patience):
-            raise ValueError("select = 'best_validation' and patience need evaluations: set eval_every above 0")
+        if self.eval_every == 0 and (self.select == "best_validation" or self.patience or self.stop_on_alarm):
+            raise ValueError(
+                "select = 'best_validation', patience and stop_on_alarm need evaluations: set eval_every above 0"
+            )
         return self
 
     def _refuse_without_effect(self) -> None:
-        takes_weights = self.objective in ("dense_dpo", "dense_dpo_ties")
+        takes_weights = self.objective in ("dense_dpo", "dense_dpo_ties", "dense_ipo", "dense_robust")
         without_effect = {
             "nu": self.nu != _DEFAULT_NU and self.objective != "dense_dpo_ties",
+            "flip_rate": self.flip_rate != 0 and self.objective != "dense_robust",
+            "winner_anchor": self.winner_anchor != 0 and self.objective == "sft",
             "cell_weight": self.cell_weight != "none" and not takes_weights,
             "loser_safeguard": self.loser_safeguard is not None and self.objective == "sft",
             "noise": self.noise != "fresh" and self.objective == "sft",
             "fold": self.fold is not None and self.objective == "sft",
+            "memory": self.memory != "packed" and self.objective == "sft",
         }
         for name, is_idle in without_effect.items():
             if is_idle:

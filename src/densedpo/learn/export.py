@@ -17,9 +17,22 @@ WHERE_FILE: Final = "where.jsonl"
 
 
 def export_run(
-    model: VideoModel, evaluation: Evaluation | None, folder: Path, *, num_pairs: int, poll: Callable[[], None]
+    model: VideoModel,
+    evaluation: Evaluation | None,
+    folder: Path,
+    *,
+    num_pairs: int,
+    poll: Callable[[], None],
+    writes: bool = True,
 ) -> None:
-    """Writes adapter.safetensors from the adapter on the model, and where.jsonl if there are validation pairs."""
-    if evaluation is not None and num_pairs:
-        write_jsonl(folder / WHERE_FILE, evaluation.rewards(num_pairs, poll))
+    """Writes adapter.safetensors from the adapter on the model, and where.jsonl if there are validation pairs.
+
+    Args:
+        writes: false in a process beside the first, which takes part in the forwards and writes nothing.
+    """
+    rewards = [] if evaluation is None or not num_pairs else evaluation.rewards(num_pairs, poll)
+    if not writes:
+        return
+    if rewards:
+        write_jsonl(folder / WHERE_FILE, rewards)
     model.save_adapter(folder / ADAPTER_FILE)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,10 +24,13 @@ from densedpo.learn.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
+from densedpo.learn.memory import out_of_memory
 from densedpo.learn.step import StepResult, take_step
+from densedpo.learn.team import ALONE, Team
 from densedpo.learn.watch.alarms import find_alarms, raise_alarms
 from densedpo.learn.watch.drift import lora_norm
-from densedpo.learn.watch.track import MetricsLog, read_metrics, train_row
+from densedpo.learn.watch.health import health_line
+from densedpo.learn.watch.track import open_log, read_metrics, train_row
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from densedpo.learn.config import LearnConfig
     from densedpo.learn.tasks import Task
     from densedpo.learn.watch.evaluate import Evaluation
+    from densedpo.learn.watch.track import Row
 
 _log = logging.getLogger("densedpo")
 
@@ -50,6 +55,7 @@ class Workbench:
     folder: Path
     identity: str
     poll: Callable[[], None]
+    team: Team = ALONE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,8 +89,15 @@ class _Loop:
         self._checkpoints = bench.folder / "checkpoints"
         self.state = TrainState()
         self._best: dict[str, Tensor] = {}
+        self._average = _copy(bench.parameters) if bench.config.ema_decay is not None else {}
         self._restore()
-        self.log = MetricsLog(bench.folder, after_step=self.state.step, evaluated_step=self.state.evaluated_step)
+        bench.team.require_equal(bench.parameters, "the adapters")
+        self.log = open_log(
+            bench.folder,
+            after_step=self.state.step,
+            evaluated_step=self.state.evaluated_step,
+            writes=bench.team.is_first,
+        )
 
     def run(self) -> None:
         config = self._bench.config
@@ -94,6 +107,9 @@ class _Loop:
             steps = range(self.state.step + 1, config.num_steps + 1)
             for step in track(steps, what=f"learning ({config.objective}), steps"):
                 if config.patience and self.state.evaluations_since_best >= config.patience:
+                    break
+                if config.stop_on_alarm and self.state.alarmed_step is not None:
+                    _log.warning("stopped after step %d: stop_on_alarm", self.state.step)
                     break
                 self._step(step)
                 if config.checkpoint_every and step % config.checkpoint_every == 0:
@@ -108,11 +124,24 @@ class _Loop:
         if self._bench.config.select == "best_validation" and self.state.best_step is not None:
             _assign(self._bench.parameters, self._best)
             return self.state.best_step
+        if self._average:
+            _assign(self._bench.parameters, self._average)
         return self.state.step
 
     def _step(self, step: int) -> None:
         bench, started, before = self._bench, time.monotonic(), self.state
-        result = take_step(bench.task, bench.optimizer, bench.config, step=step, update=before.updates, poll=bench.poll)
+        try:
+            result = take_step(
+                bench.task,
+                bench.optimizer,
+                bench.config,
+                step=step,
+                update=before.updates,
+                poll=bench.poll,
+                team=bench.team,
+            )
+        except torch.OutOfMemoryError as error:
+            raise out_of_memory(bench.config, error) from error
         self.state = replace(
             before,
             step=step,
@@ -121,16 +150,39 @@ class _Loop:
             num_skipped=before.num_skipped + (not result.is_finite),
             num_without_signal=before.num_without_signal + (not result.has_signal),
         )
+        if self._average and result.updated:
+            self._update_average(before.updates)
         self.log.write(train_row(step, result, seconds=time.monotonic() - started))
         if not result.is_finite:
             self._quarantine(step, result)
         self._evaluate_if_due()
 
+    def _update_average(self, num_before: int) -> None:
+        """Moves the average to the adapter, faster in the first updates, of which there is little to average."""
+        assert self._bench.config.ema_decay is not None
+        decay = min(self._bench.config.ema_decay, (1 + num_before) / (10 + num_before))
+        for name, parameter in self._bench.parameters.items():
+            self._average[name].lerp_(parameter.detach(), 1 - decay)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The average in the adapter's place inside the block, if there is one."""
+        if not self._average:
+            yield
+            return
+        newest = _copy(self._bench.parameters)
+        _assign(self._bench.parameters, self._average)
+        try:
+            yield
+        finally:
+            _assign(self._bench.parameters, newest)
+
     def _quarantine(self, step: int, result: StepResult) -> None:
         bench = self._bench
         ids = [item for visits in bench.task.window(step) for item in bench.task.ids(visits)]
         norm = result.grad_norm if math.isfinite(result.grad_norm) else None
-        append_jsonl(bench.folder / "quarantine.jsonl", {"step": step, "ids": ids, "grad_norm": norm})
+        if bench.team.is_first:
+            append_jsonl(bench.folder / "quarantine.jsonl", {"step": step, "ids": ids, "grad_norm": norm})
         _log.warning("step %d is skipped: loss %g, gradient norm %g", step, result.loss, result.grad_norm)
         if self.state.skipped_in_row >= bench.config.max_skipped_steps:
             raise BadInput(
@@ -143,30 +195,51 @@ class _Loop:
         due = config.eval_every and (step % config.eval_every == 0 or step == config.num_steps)
         if not due or self._bench.evaluation is None or self.state.evaluated_step == step:
             return
-        norm = lora_norm(self._bench.parameters, scale=config.lora_alpha / config.lora_rank)
-        row = self._bench.evaluation.run(step, self._bench.poll) | {"lora_norm": norm}
+        with self._averaged():
+            norm = lora_norm(self._bench.parameters, scale=config.lora_alpha / config.lora_rank)
+            row = self._bench.evaluation.run(step, self._bench.poll) | {"lora_norm": norm}
         self.log.write(row)
         self.state = replace(self.state, evaluated_step=step)
-        folder = self._bench.folder
-        raise_alarms(folder, find_alarms(read_metrics(folder, "train"), read_metrics(folder, "validation")))
+        self._watch(row)
         loss = row["loss"]
         if not isinstance(loss, float):
             return
         if self.state.best_loss is None or loss < self.state.best_loss:
-            self._best = {name: parameter.detach().clone() for name, parameter in self._bench.parameters.items()}
+            self._best = _copy(self._average or self._bench.parameters)
             self.state = replace(self.state, best_step=self.state.step, best_loss=loss, evaluations_since_best=0)
         else:
             self.state = replace(self.state, evaluations_since_best=self.state.evaluations_since_best + 1)
 
+    def _watch(self, row: Row) -> None:
+        """Says how the run is doing, and what is wrong with it if anything is."""
+        folder, found = self._bench.folder, False
+        if self._bench.team.is_first:
+            _log.info("%s", health_line(row))
+            alarms = find_alarms(read_metrics(folder, "train"), read_metrics(folder, "validation"))
+            raise_alarms(folder, alarms)
+            found = bool(alarms)
+        if self._bench.team.maximum(found) and self.state.alarmed_step is None:
+            self.state = replace(self.state, alarmed_step=self.state.step)
+
     def _save(self) -> None:
         bench, names = self._bench, list(self._bench.parameters)
+        bench.team.require_equal(bench.parameters, "the adapters")
+        if not bench.team.is_first:
+            return
         checkpoint = Checkpoint(
             state=self.state,
             adapter=bench.parameters,
             optimizer=optimizer_tensors(bench.optimizer, names),
             best=self._best,
+            average=self._average,
         )
-        save_checkpoint(self._checkpoints, checkpoint, identity=bench.identity, keep=bench.config.keep_checkpoints)
+        save_checkpoint(
+            self._checkpoints,
+            checkpoint,
+            identity=bench.identity,
+            keep=bench.config.keep_checkpoints,
+            world_size=bench.team.size,
+        )
 
     def _restore(self) -> None:
         found = load_latest(self._checkpoints, identity=self._bench.identity)
@@ -174,9 +247,16 @@ class _Loop:
             return
         self.state = found.state
         self._best = dict(found.best)
+        self._average = {
+            name: tensor.clone().to(self._bench.parameters[name].device) for name, tensor in found.average.items()
+        }
         _assign(self._bench.parameters, found.adapter)
         restore_optimizer(self._bench.optimizer, list(self._bench.parameters), found.optimizer)
         _log.info("going on after step %d", self.state.step)
+
+
+def _copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
 def _assign(parameters: Mapping[str, torch.nn.Parameter], tensors: Mapping[str, Tensor]) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from densedpo.adapters import catalogue
 from densedpo.core.config import dump_toml
@@ -18,6 +19,8 @@ from densedpo.core.provenance import provenance, sha256_json
 from densedpo.core.workspace import Project, content_hash, read_stamp, require_fresh, write_stamp
 from densedpo.judge.preferences import changed_labels
 from densedpo.learn.feed.inputs import PairSplits, RealClip, read_clips, read_pairs, split_pairs
+from densedpo.learn.launch import launched, require_strategy, stated
+from densedpo.learn.stop import stop_on_signals
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -26,7 +29,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("densedpo")
 RUN_FILE = "run.json"
-STRATEGY = "single process {device}"
+# settings that change no result but its last bits: a run goes on under others
+_OF_THE_MACHINE: Final = ("strategy", "process_timeout_min")
+# settings that runs of an earlier version did not have: left out at their default, so that those runs go on
+_ADDED: Final = ("flip_rate", "winner_anchor", "stop_on_alarm", "ema_decay", "memory", "checkpoint_activations")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,8 +56,14 @@ class RunInputs:
 
     def identity(self) -> dict[str, JsonValue]:
         """What makes this run this run: the same again goes on, anything else is refused."""
+        defaults = {name: field.default for name, field in type(self.config).model_fields.items()}
+        config = {
+            name: value
+            for name, value in self.config.model_dump(mode="json").items()
+            if name not in _OF_THE_MACHINE and not (name in _ADDED and value == defaults[name])
+        }
         return {
-            "config": self.config.model_dump(mode="json"),
+            "config": config,
             "inputs": {self.project.relative(path): content_hash(path, self.project) for path in self.artefacts},
             "model": self.fingerprint,
         }
@@ -59,7 +71,11 @@ class RunInputs:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunSummary:
-    """How a run ended, as in its summary.json."""
+    """How a run ended, as in its summary.json.
+
+    `first_logit_max` is the largest |u| before the first step with cached reference errors: 0 if they were exact.
+    `memory` is what memory = "auto" came to, `strategy` what was in force at the end.
+    """
 
     folder: str
     steps: int
@@ -70,6 +86,9 @@ class RunSummary:
     validation_pairs: int
     too_tied_pairs: int
     reference_fill_seconds: float
+    first_logit_max: float | None
+    memory: str
+    strategy: str
     train_seconds: float
 
 
@@ -108,19 +127,25 @@ def learn_offline(
         config=config,
         allow_stale=allow_stale,
     )
-    with writing(inputs.folder):
+    world = launched()
+    require_strategy(config, world)
+    with writing(inputs.folder) if world.is_first else nullcontext():
         identity = inputs.identity()
-        require_same_run(inputs.folder, identity)
+        if world.is_first:
+            require_same_run(inputs.folder, identity)
         if read_stamp(inputs.folder) is not None:
             _log.warning("%s is finished already", inputs.folder)
             return inputs.folder
-        write_run_file(inputs, identity)
-        # torch only now: what is refused above is refused in a moment
-        from densedpo.learn.session import run_session
+        if world.is_first:
+            write_run_file(inputs, identity, strategy=stated(config, world))
+        with stop_on_signals() as flag:  # before the seconds that the import takes
+            # torch only now: what is refused above is refused in a moment
+            from densedpo.learn.session import run_session
 
-        summary = run_session(inputs, identity=sha256_json(identity))
-        write_atomic(inputs.folder / "summary.json", json.dumps(asdict(summary), indent=2) + "\n")
-        write_stamp(inputs.folder, inputs.artefacts, project)
+            summary = run_session(inputs, identity=sha256_json(identity), flag=flag, world=world)
+        if world.is_first:
+            write_atomic(inputs.folder / "summary.json", json.dumps(asdict(summary), indent=2) + "\n")
+            write_stamp(inputs.folder, inputs.artefacts, project)
     return inputs.folder
 
 
@@ -146,7 +171,14 @@ def read_inputs(
         raise BadInput(f"{project.relative(file)} is stale: {changed}; export them again, or pass --allow-stale")
     fingerprint = catalogue.fingerprint(model)
     clips = project.clips if config.fold is not None else None
-    labelled = read_pairs(folder, file, catalogue.geometry(model), fingerprint, clips=clips)
+    labelled = read_pairs(
+        folder,
+        file,
+        catalogue.geometry(model),
+        fingerprint,
+        clips=clips,
+        allow_failed_judge=config.allow_failed_judge,
+    )
     return RunInputs(
         project=project,
         name=name,
@@ -178,7 +210,7 @@ def require_same_run(folder: Path, identity: dict[str, JsonValue]) -> None:
         raise BadInput(f"{folder} holds another run: {'; '.join(differences)}; name another run or remove the folder")
 
 
-def write_run_file(inputs: RunInputs, identity: dict[str, JsonValue]) -> None:
+def write_run_file(inputs: RunInputs, identity: dict[str, JsonValue], *, strategy: str) -> None:
     """config.toml and run.json, before the first step; a run that goes on keeps its first run.json."""
     if (inputs.folder / RUN_FILE).exists():
         return
@@ -187,7 +219,7 @@ def write_run_file(inputs: RunInputs, identity: dict[str, JsonValue]) -> None:
         "model": inputs.model,
         "identity": identity,
         "seeds": {"seed": inputs.config.seed, "noise_seed": inputs.config.noise_seed},
-        "strategy": STRATEGY.format(device=inputs.config.device),
+        "strategy": strategy,
         "train_pairs": [pair.id for pair in inputs.splits.train],
         "validation_pairs": [pair.id for pair in inputs.splits.validation],
         "left_out_pairs": [pair.id for pair in inputs.splits.left_out],

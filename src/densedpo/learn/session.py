@@ -14,22 +14,17 @@ from densedpo.adapters import catalogue
 from densedpo.core.records import write_jsonl
 from densedpo.core.workspace import content_hash
 from densedpo.learn.audit.margins import LEFT_OUT_FILE, SegmentMargins, segment_margins
+from densedpo.learn.cache import MAX_FIRST_LOGIT, CachedReference, cache_folder, first_logit, require_small_logit
 from densedpo.learn.export import export_run
 from densedpo.learn.feed.batch import Draws, Source
 from densedpo.learn.feed.order import TimeDensity, Visit, num_draws_visited
 from densedpo.learn.loop import Workbench, train
-from densedpo.learn.reference import (
-    CachedReference,
-    ReferenceWatch,
-    attach_lora,
-    cache_folder,
-    require_cache,
-    require_reference,
-)
+from densedpo.learn.memory import memory_that_fits, recompute_activations
+from densedpo.learn.reference import ReferenceWatch, attach_lora, require_reference
 from densedpo.learn.run import RunInputs, RunSummary
 from densedpo.learn.step import build_optimizer
-from densedpo.learn.stop import stop_on_signals
 from densedpo.learn.tasks import PreferenceTask, SftTask
+from densedpo.learn.team import ALONE, Team, device_of, joined
 from densedpo.learn.watch.evaluate import Evaluation
 
 if TYPE_CHECKING:
@@ -37,44 +32,57 @@ if TYPE_CHECKING:
 
     from densedpo.adapters.base import VideoModel
     from densedpo.learn.feed.inputs import LabelledPair
+    from densedpo.learn.launch import World
+    from densedpo.learn.stop import StopFlag
     from densedpo.learn.tasks import Task
 
 _log = logging.getLogger("densedpo")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def run_session(inputs: RunInputs, *, identity: str) -> RunSummary:
-    """Trains what the inputs say, into their folder.
+def run_session(inputs: RunInputs, *, identity: str, flag: StopFlag, world: World) -> RunSummary:
+    """Trains what the inputs say, into their folder, as one of the processes of a world.
 
     Args:
         identity: the hash of the run's config and inputs, which its checkpoints carry.
+        flag: asked wherever the work can end.
 
     Raises:
         Interrupted, BadInput: see `learn_offline`.
     """
+    flag.poll()
+    with joined(world, inputs.config) as team:
+        config = inputs.config.model_copy(update={"device": device_of(inputs.config, world)})
+        return _run(replace(inputs, config=config), identity, team, team.poll(flag))
+
+
+def _run(inputs: RunInputs, identity: str, team: Team, poll: Callable[[], None]) -> RunSummary:
+    model, parameters = load_model(inputs)
+    poll()
+    inputs = _with_fitting_memory(inputs, model, team)
     config = inputs.config
-    with stop_on_signals() as flag:
-        model, parameters = load_model(inputs)
-        started = time.monotonic()
-        builder = Builder(inputs, model, flag.poll)
-        watch = builder.check_start()
-        task, evaluation = builder.task(), builder.evaluation()
-        fill_seconds = time.monotonic() - started
-        bench = Workbench(
-            task=task,
-            evaluation=evaluation,
-            parameters=parameters,
-            optimizer=build_optimizer(parameters, config),
-            config=config,
-            folder=inputs.folder,
-            identity=identity,
-            poll=flag.poll,
-        )
-        trained = train(bench)
-        watch.require_unmoved()
-        if inputs.splits.left_out:
-            write_jsonl(inputs.folder / LEFT_OUT_FILE, builder.left_out_margins())
-        export_run(model, evaluation, inputs.folder, num_pairs=config.where_pairs, poll=flag.poll)
+    started = time.monotonic()
+    builder = Builder(inputs, model, poll, team)
+    watch = builder.check_start()
+    task, evaluation = builder.task(), builder.evaluation()
+    fill_seconds = time.monotonic() - started
+    bench = Workbench(
+        task=task,
+        evaluation=evaluation,
+        parameters=parameters,
+        optimizer=build_optimizer(parameters, config),
+        config=config,
+        folder=inputs.folder,
+        identity=identity,
+        poll=poll,
+        team=team,
+    )
+    trained = train(bench)
+    watch.require_unmoved()
+    margins = builder.left_out_margins() if inputs.splits.left_out else []
+    if margins and team.is_first:
+        write_jsonl(inputs.folder / LEFT_OUT_FILE, margins)
+    export_run(model, evaluation, inputs.folder, num_pairs=config.where_pairs, poll=poll, writes=team.is_first)
     return RunSummary(
         folder=inputs.project.relative(inputs.folder),
         steps=trained.state.step,
@@ -85,6 +93,9 @@ def run_session(inputs: RunInputs, *, identity: str) -> RunSummary:
         validation_pairs=len(inputs.splits.validation),
         too_tied_pairs=inputs.splits.num_too_tied,
         reference_fill_seconds=round(fill_seconds, 2),
+        first_logit_max=builder.first_logit,
+        memory=config.memory,
+        strategy=team.strategy,
         train_seconds=round(trained.seconds, 2),
     )
 
@@ -93,17 +104,36 @@ def load_model(inputs: RunInputs) -> tuple[VideoModel, dict[str, torch.nn.Parame
     """The run's model with a fresh adapter, and the adapter's parameters by name."""
     config = inputs.config
     model = catalogue.load(inputs.model, device=config.device, dtype=_DTYPES[config.precision])
+    if config.checkpoint_activations:
+        recompute_activations(model.denoiser)
     return model, attach_lora(model, config)
+
+
+def _with_fitting_memory(inputs: RunInputs, model: VideoModel, team: Team) -> RunInputs:
+    """The same with memory = "auto" decided for all processes, by one forward and backward as the run makes them."""
+
+    def packed() -> None:
+        config = inputs.config.model_copy(update={"memory": "packed", "draws": "fresh"})
+        task = Builder(replace(inputs, config=config), model, poll=lambda: None).task()
+        task.backward(team.part(task.window(1)[0]), 1.0)
+
+    memory = ("packed", "apart")[team.maximum(memory_that_fits(inputs.config, packed) == "apart")]
+    model.denoiser.zero_grad(set_to_none=True)
+    return replace(inputs, config=inputs.config.model_copy(update={"memory": memory}))
 
 
 class Builder:
     """Puts together what the loop works with; the adapter is still fresh."""
 
-    def __init__(self, inputs: RunInputs, model: VideoModel, poll: Callable[[], None]) -> None:
-        """Args: `poll` is called before each forward of a fill; may raise to stop."""
-        self._inputs, self._model, self._poll = inputs, model, poll
+    def __init__(self, inputs: RunInputs, model: VideoModel, poll: Callable[[], None], team: Team = ALONE) -> None:
+        """Args: `poll` is called before each forward of a fill; may raise to stop.
+
+        `first_logit` is the largest |u| before the first step, once the task is built on cached reference errors.
+        """
+        self._inputs, self._model, self._poll, self._team = inputs, model, poll, team
         self._config, self._splits = inputs.config, inputs.splits
         self._source = Source(model)
+        self.first_logit: float | None = None
         density = TimeDensity.of(inputs.config)
         self._train_draws = Draws(
             noise_seed=self._config.noise_seed, count=self._config.draws, density=density, noise=self._config.noise
@@ -130,7 +160,10 @@ class Builder:
                 size=self._config.window_pairs,
                 draws=self._config.draws,
             )
-            cache = self._cache(train, self._train_draws, num_draws)
+            cache, self.first_logit = self._cache(
+                train, self._train_draws, num_draws, in_forward=self._config.batch_pairs
+            )
+            require_small_logit(self.first_logit, self._config)
         return self._preference_task(train, self._train_draws, cache)
 
     def evaluation(self) -> Evaluation | None:
@@ -138,7 +171,13 @@ class Builder:
         pairs = self._splits.validation
         if not pairs:
             return None
-        cache = self._cache(pairs, self._eval_draws, self._config.eval_draws)
+        cache: CachedReference | None
+        cache, logit = self._cache(pairs, self._eval_draws, self._config.eval_draws, in_forward=1)
+        if logit > MAX_FIRST_LOGIT:
+            _log.warning(
+                "evaluations run the reference anew: with cached errors |u| is up to %.3f before the first step", logit
+            )
+            cache = None
         return Evaluation(self._preference_task(pairs, self._eval_draws, cache), self._source, pairs, self._config)
 
     def left_out_margins(self) -> list[SegmentMargins]:
@@ -157,19 +196,25 @@ class Builder:
     ) -> PreferenceTask:
         return PreferenceTask(self._model, self._source, pairs, draws, self._config, cache)
 
-    def _cache(self, pairs: Sequence[LabelledPair], draws: Draws, num_draws: int) -> CachedReference:
-        inputs = self._inputs
+    def _cache(
+        self, pairs: Sequence[LabelledPair], draws: Draws, num_draws: int, *, in_forward: int
+    ) -> tuple[CachedReference, float]:
+        """The filled cache, and the largest |u| before the first step with so many pairs in a forward."""
+        inputs, config = self._inputs, self._config
         folder = cache_folder(
             inputs.pairs_folder,
-            pairs,
             draws,
             fingerprint=inputs.fingerprint,
             content=content_hash(inputs.pairs_folder, inputs.project),
-            precision=self._config.precision,
+            precision=config.precision,
+            device=config.device,
         )
         cache = CachedReference(pairs, draws, folder)
-        share = cache.fill(self._model, self._source, num_draws, self._poll)
-        _log.info("reference errors of %d pairs x %d draws: %.0f %% computed", len(pairs), num_draws, 100 * share)
-        visits = [Visit(index=index, draw=0) for index in range(min(2, len(pairs)))]
-        require_cache(self._model, self._source.pairs(pairs, visits, draws), visits, cache)
-        return cache
+        share = cache.fill(self._model, self._source, num_draws, self._poll, self._team)
+        visits = [Visit(index=index, draw=0) for index in range(min(in_forward, len(pairs)))]
+        logit = first_logit(self._model, self._source.pairs(pairs, visits, draws), visits, cache, config)
+        _log.info(
+            "reference errors of %d pairs x %d draws: %.0f %% computed; largest |u| before the first step %.1e",
+            len(pairs), num_draws, 100 * share, logit,
+        )  # fmt: skip
+        return cache, logit

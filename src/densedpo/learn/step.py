@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from densedpo.learn.tasks import Outcome, Task
+from densedpo.learn.team import ALONE, Team
 
 if TYPE_CHECKING:
     from densedpo.learn.config import LearnConfig
+    from densedpo.learn.outcome import Outcome
+    from densedpo.learn.tasks import Task
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +67,7 @@ def take_step(
     step: int,
     update: int,
     poll: Callable[[], None],
+    team: Team = ALONE,
 ) -> StepResult:
     """Backward over the whole window, clipping, and an update if loss and gradient are finite.
 
@@ -74,6 +77,7 @@ def take_step(
     Args:
         update: how many updates were made before; the schedule counts these.
         poll: called before each forward; may raise to stop, and nothing of the step has happened then.
+        team: shares out each forward; loss, gradient and the decision to update are those of all processes together.
     """
     window = task.window(step)
     total_weight = sum(task.weight(visits) for visits in window)
@@ -81,13 +85,13 @@ def take_step(
     if total_weight == 0:
         return StepResult(outcomes=(), weight=0.0, loss=0.0, grad_norm=0.0, learning_rate=learning_rate, updated=False)
     optimizer.zero_grad(set_to_none=True)
-    outcomes = []
+    parts = []
     for visits in window:
         poll()
-        outcome = task.outcome(visits)
-        (outcome.loss.sum() / total_weight).backward()  # type: ignore[no-untyped-call]
-        outcomes.append(outcome.detached())
+        parts.append(task.backward(team.part(visits), total_weight))
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    team.sum_gradients(parameters)
+    outcomes = team.gathered(parts, window)
     grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm))
     loss = sum(float(outcome.loss.sum()) for outcome in outcomes) / total_weight
     updated = math.isfinite(loss) and math.isfinite(grad_norm)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, assert_never
 
 import torch
@@ -13,17 +12,20 @@ from densedpo.learn.feed.order import Visit, window_of
 from densedpo.learn.objectives import (
     LossOutput,
     PairErrors,
-    PairMetrics,
     dense_dpo,
     dense_dpo_summed,
     dense_dpo_summed_weight,
     dense_dpo_ties,
     dense_dpo_ties_weight,
     dense_dpo_weight,
+    dense_ipo,
+    dense_robust,
     dpo,
     dpo_weight,
+    with_winner_anchor,
 )
-from densedpo.learn.reference import CachedReference, live_reference, live_residuals
+from densedpo.learn.outcome import Outcome
+from densedpo.learn.reference import live_reference, live_residuals
 from densedpo.learn.safeguard import loser_scale, with_scaled_gradient
 
 if TYPE_CHECKING:
@@ -31,26 +33,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from densedpo.adapters.base import VideoModel
+    from densedpo.learn.cache import CachedReference
     from densedpo.learn.config import LearnConfig
     from densedpo.learn.errors import FrameErrors, Residuals
     from densedpo.learn.feed.batch import Draws, PairBatch, Source
     from densedpo.learn.feed.inputs import LabelledPair, RealClip
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """Loss, weight and t of the items of one forward; metrics only where there is a preference."""
-
-    loss: Float[Tensor, "item"]
-    weight: Float[Tensor, "item"]
-    t: Float[Tensor, "item"]
-    metrics: PairMetrics | None
-
-    def detached(self) -> Outcome:
-        """The same without a graph, on CPU."""
-        return Outcome(
-            loss=self.loss.detach().cpu(), weight=self.weight.detach().cpu(), t=self.t.cpu(), metrics=self.metrics
-        )
 
 
 class Task(Protocol):
@@ -64,6 +51,9 @@ class Task(Protocol):
 
     def outcome(self, visits: Sequence[Visit]) -> Outcome:
         """One forward of the policy, with its graph."""
+
+    def backward(self, visits: Sequence[Visit], divisor: float) -> Outcome:
+        """Adds the gradient of the visits' loss over a divisor to the parameters; the outcome has no graph."""
 
     def ids(self, visits: Sequence[Visit]) -> tuple[str, ...]:
         """The names of what is visited, for the quarantine list."""
@@ -107,6 +97,34 @@ class PreferenceTask:
         output = self.loss(self.errors(batch, visits), batch, visits)
         return Outcome(loss=output.loss, weight=output.weight, t=batch.t, metrics=output.metrics)
 
+    def backward(self, visits: Sequence[Visit], divisor: float) -> Outcome:
+        """See `Task`; with memory = "apart" one clip of each pair after the other, else both in one forward."""
+        if self._config.memory == "apart":
+            return self._backward_apart(visits, divisor)
+        return _backward(self.outcome(visits), divisor)
+
+    def _backward_apart(self, visits: Sequence[Visit], divisor: float) -> Outcome:
+        """The same gradient with the activations of one clip at a time, for one forward of each clip more.
+
+        By the chain rule the gradient is the sum over clips of dL/de(clip) * de(clip)/dtheta. A pass without a graph
+        gives the errors e of both clips and with them the coefficients dL/de, which are numbers; then each clip has its
+        own forward and backward.
+        """
+        batch = self._source.pairs(self._pairs, visits, self.draws)
+        clips = batch.apart()
+        if self._cache is None:
+            reference = torch.cat([squared_by_frame(live_residuals(self._model, clip)) for clip in clips])
+        else:
+            reference = self._cache.of(visits)
+        with torch.no_grad():
+            policy = torch.cat([residuals(self._model, clip) for clip in clips])
+        errors = squared_by_frame(policy).requires_grad_()
+        output = self.loss(self._beside(errors, policy, reference, batch), batch, visits)
+        coefficients = torch.autograd.grad(output.loss.sum() / divisor, errors)[0]
+        for clip, coefficient in zip(clips, coefficients.chunk(2), strict=True):
+            (coefficient * frame_errors(self._model, clip)).sum().backward()  # type: ignore[no-untyped-call]
+        return Outcome(loss=output.loss, weight=output.weight, t=batch.t, metrics=output.metrics).detached()
+
     def errors(self, batch: PairBatch, visits: Sequence[Visit]) -> PairErrors:
         """The policy's errors with their graph, beside the reference's, which come first.
 
@@ -120,7 +138,7 @@ class PreferenceTask:
 
         The drift is the mean over both clips' elements; it takes one forward of the reference more than `errors`.
         """
-        reference = live_residuals(self._model, batch)
+        reference = live_residuals(self._model, batch.packed())
         policy = residuals(self._model, batch.packed())
         drift_a, drift_b = torch.square(policy - reference).mean((1, 2, 3, 4)).chunk(2)
         known = squared_by_frame(reference) if self._cache is None else self._cache.of(visits)
@@ -128,7 +146,10 @@ class PreferenceTask:
 
     def errors_of(self, policy: Residuals, reference: FrameErrors, batch: PairBatch) -> PairErrors:
         """The same from the policy's packed residuals."""
-        errors = squared_by_frame(policy)
+        return self._beside(squared_by_frame(policy), policy, reference, batch)
+
+    def _beside(self, errors: FrameErrors, policy: Residuals, reference: FrameErrors, batch: PairBatch) -> PairErrors:
+        """Beside the reference's, the loser's gradient scaled where a safeguard is set."""
         mu = self._config.loser_safeguard
         if mu is not None and errors.requires_grad:
             by_clip = self._config.objective == "dpo"
@@ -141,7 +162,13 @@ class PreferenceTask:
     def loss(self, errors: PairErrors, batch: PairBatch, visits: Sequence[Visit]) -> LossOutput:
         """The configured objective of a batch that these visits made."""
         weight = self._cell_weight([self._pairs[visit.index] for visit in visits])
-        return preference_loss(self._config, errors, batch, weight)
+        output = preference_loss(self._config, errors, batch, weight)
+        strength = self._config.winner_anchor
+        if not strength:
+            return output
+        by_clip = self._config.objective == "dpo"
+        field = batch.sign[:, None, None, None].expand_as(batch.field) if by_clip else batch.field
+        return with_winner_anchor(output, errors, field.to(errors.valid.device), strength=strength)
 
     def _cell_weight(self, pairs: Sequence[LabelledPair]) -> Float[Tensor, "batch frame 1 1"] | None:
         return None if self._config.cell_weight == "none" else self._source.differences(pairs)
@@ -178,9 +205,18 @@ class SftTask:
         loss = frame_errors(self._model, batch).flatten(1).mean(1)
         return Outcome(loss=loss, weight=torch.ones_like(loss), t=batch.t, metrics=None)
 
+    def backward(self, visits: Sequence[Visit], divisor: float) -> Outcome:
+        """See `Task`."""
+        return _backward(self.outcome(visits), divisor)
+
     def ids(self, visits: Sequence[Visit]) -> tuple[str, ...]:
         """See `Task`."""
         return tuple(self._clips[visit.index].id for visit in visits)
+
+
+def _backward(outcome: Outcome, divisor: float) -> Outcome:
+    (outcome.loss.sum() / divisor).backward()  # type: ignore[no-untyped-call]
+    return outcome.detached()
 
 
 def preference_loss(
@@ -197,6 +233,10 @@ def preference_loss(
         case "dense_dpo" | "sft":
             confidence = batch.confidence.to(device) if config.use_confidence else None
             return dense_dpo(errors, field, beta=config.beta, confidence=confidence, cell_weight=weight)
+        case "dense_ipo":
+            return dense_ipo(errors, field, beta=config.beta, cell_weight=weight)
+        case "dense_robust":
+            return dense_robust(errors, field, beta=config.beta, flip_rate=config.flip_rate, cell_weight=weight)
         case "dense_dpo_ties":
             judged = batch.judged.to(device)
             return dense_dpo_ties(errors, field, beta=config.beta, nu=config.nu, judged=judged, cell_weight=weight)
@@ -215,7 +255,7 @@ def label_weight(
     field = torch.from_numpy(pair.labels.field)[None, :, None, None]
     valid = torch.ones_like(field, dtype=torch.bool)
     match config.objective:
-        case "dense_dpo" | "sft":
+        case "dense_dpo" | "dense_ipo" | "dense_robust" | "sft":
             weight = dense_dpo_weight(field, valid, cell_weight)
         case "dense_dpo_ties":
             judged = torch.from_numpy(pair.labels.judged)[None, :, None, None]

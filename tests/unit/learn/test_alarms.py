@@ -53,6 +53,28 @@ def test_a_winner_that_gets_worse_as_the_margin_grows(gaps, margins, is_unlearni
     assert find_alarms([{"step": 1, "loss": 0.2}], rows) == []  # sft has no loser
 
 
+@pytest.mark.parametrize(
+    ("loss", "drift", "alarms"),
+    [
+        (1.4, 1e-3, ["runaway"]),  # above 2 * 0.69
+        (1.3, 1e-3, []),
+        (0.5, 0.2, ["runaway"]),
+        (0.5, 0.05, []),
+        (None, 0.2, ["runaway"]),  # a loss that is not finite is written as None
+    ],
+)
+def test_f06_a_policy_that_runs_away(loss: float | None, drift: float, alarms: list[str]):
+    rows = [evaluation(0) | {"loss": 0.69, "drift": 0.0}, evaluation(20) | {"loss": loss, "drift": drift}]
+    assert [alarm.name for alarm in find_alarms(train(0.8), rows)] == alarms
+    assert find_alarms([{"step": 1, "loss": 0.2}], rows) == []  # sft is not held to the reference
+
+
+def test_f15_accuracy_near_1_within_500_steps_of_a_run_is_called_a_shortcut():
+    (alarm,) = find_alarms(train(0.99), [evaluation(100, accuracy=0.51)])
+    assert alarm.name == "shortcut"
+    assert "learns the pairs by heart, or a shortcut" in alarm.message
+
+
 def test_an_alarm_is_marked_and_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     (tmp_path / "run.json").write_text('{"name": "r"}\n', encoding="utf-8")
     alarm = Alarm(name="shortcut", step=20, message="by heart")

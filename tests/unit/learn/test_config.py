@@ -33,6 +33,11 @@ from densedpo.learn.config import LearnConfig
         (["fold=[0, 5]", "objective=sft"], "fold has no effect with sft"),
         (["fold=[5, 5]"], r"fold = \[5, 5\]: the parts of 5 are 0 to 4"),
         (["fold=[0, 1]"], "fold"),
+        (["objective=dense_robust"], "dense_robust without a flip_rate is dense_dpo"),
+        (["flip_rate=0.1"], "flip_rate has no effect with dense_dpo"),
+        (["objective=dense_robust", "flip_rate=0.5"], "flip_rate"),
+        (["winner_anchor=0.1", "objective=sft"], "winner_anchor has no effect with sft"),
+        (["memory=apart", "objective=sft"], "memory has no effect with sft"),
         (["keep_checkpoints=1"], "keep_checkpoints"),
     ],
 )

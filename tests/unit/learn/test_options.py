@@ -17,13 +17,14 @@ from densedpo.core.errors import BadInput
 from densedpo.core.records import Clip, Pair, Preference, read_jsonl, write_jsonl
 from densedpo.core.workspace import Project
 from densedpo.generate.guided import guided_start
+from densedpo.learn.cache import cache_folder
 from densedpo.learn.config import LearnConfig
 from densedpo.learn.errors import frame_errors, pair_errors
 from densedpo.learn.feed.batch import Source
 from densedpo.learn.feed.inputs import LabelledPair, read_pairs, split_pairs
 from densedpo.learn.feed.order import Visit
 from densedpo.learn.objectives import PairErrors, dense_dpo
-from densedpo.learn.reference import cache_folder, live_reference
+from densedpo.learn.reference import live_reference
 from densedpo.learn.safeguard import loser_scale, with_scaled_gradient
 from densedpo.learn.tasks import label_weight
 from learn_bench import FRESH, Bench
@@ -166,10 +167,10 @@ def test_the_pairs_own_noise_is_what_it_was_generated_from(pairs, labelled: Proj
         assert not torch.equal(frame_errors(toy_model, packed), frame_errors(toy_model, fresh.packed()))
 
 
-def test_own_and_fresh_noise_share_no_cache(pairs, tmp_path: Path):
+def test_own_and_fresh_noise_share_no_cache(tmp_path: Path):
     fixed = replace(FRESH, count=4)
-    named = {"fingerprint": "m", "content": "c", "precision": "float32"}
-    folders = {cache_folder(tmp_path, pairs, draws, **named) for draws in (fixed, replace(fixed, noise="own"))}
+    named = {"fingerprint": "m", "content": "c", "precision": "float32", "device": "cpu"}
+    folders = {cache_folder(tmp_path, draws, **named) for draws in (fixed, replace(fixed, noise="own"))}
     assert len(folders) == 2
 
 

@@ -50,25 +50,34 @@ def dense_dpo(
     Raises:
         ValueError: wrong shapes, beta not above 0, labels, confidences or weights out of range.
     """
+    check_cells("confidence", confidence, errors, high=1.0)
+    terms = dense_dpo_terms(errors, field, beta=beta, cell_weight=cell_weight)
+    term_loss = logistic(terms.logit)
+    if confidence is not None:
+        sure = group_mean(confidence.to(terms.logit.dtype), _labelled(field, errors.valid)).flatten(1)
+        term_loss = sure * term_loss + (1 - sure) * logistic(-terms.logit)
+    return reduce_terms(terms, term_loss)
+
+
+def dense_dpo_terms(errors: PairErrors, field: Field, *, beta: float, cell_weight: Cells | None = None) -> Terms:
+    """The margin u of every (latent frame, sign) that carries a label: what all losses that drop ties share.
+
+    Raises:
+        ValueError: wrong shapes, beta not above 0, labels or weights out of range.
+    """
     check_beta(beta)
     check_field(errors, field)
-    check_cells("confidence", confidence, errors, high=1.0)
     check_cells("cell_weight", cell_weight, errors, high=float("inf"))
     labelled = _labelled(field, errors.valid)
     gap_a, gap_b = (group_mean(gap, labelled) for gap in clip_gaps(errors))
     sign = gap_a.new_tensor([1.0, -1.0])
     logit = -beta / 2 * sign * (gap_a - gap_b)
-    term_loss = logistic(logit)
-    if confidence is not None:
-        sure = group_mean(confidence.to(logit.dtype), labelled)
-        term_loss = sure * term_loss + (1 - sure) * logistic(-logit)
-    terms = Terms(
+    return Terms(
         logit=logit.flatten(1),
         weight=group_weight(labelled, cell_weight, logit.dtype).flatten(1),
         win_gap=torch.where(sign > 0, gap_a, gap_b).detach().flatten(1),
         lose_gap=torch.where(sign > 0, gap_b, gap_a).detach().flatten(1),
     )
-    return reduce_terms(terms, term_loss.flatten(1))
 
 
 def dense_dpo_weight(

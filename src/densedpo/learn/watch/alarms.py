@@ -22,6 +22,9 @@ _EARLY_STEPS: Final = 500
 _FITTED: Final = 0.95
 _WINDOW: Final = 10
 _RISES: Final = 2
+# a mean square of velocities whose own is of the order of 1: predictions have moved by a third of what they predict
+_FAR: Final = 0.1
+_WORSE: Final = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +43,28 @@ def find_alarms(train: Sequence[Row], validation: Sequence[Row]) -> list[Alarm]:
         train: all training rows so far, in order.
         validation: all evaluations so far, in order, the newest last.
     """
-    return [*_too_easy(validation), *_shortcut(train, validation), *_unlearning(train, validation)]
+    return [
+        *_too_easy(validation),
+        *_shortcut(train, validation),
+        *_unlearning(train, validation),
+        *_runaway(train, validation),
+    ]
+
+
+def _runaway(train: Sequence[Row], validation: Sequence[Row]) -> Iterator[Alarm]:
+    """The policy is far from the reference, or its loss is twice that of a policy that has learned nothing."""
+    if not any("accuracy" in row for row in train[-1:]):
+        return  # sft is not held to the reference
+    newest, first = validation[-1], validation[0]
+    drift, loss, before = newest.get("drift"), newest.get("loss"), first.get("loss")
+    is_worse = isinstance(loss, float) and isinstance(before, float) and loss > _WORSE * before > 0
+    if is_worse or (isinstance(drift, float) and drift > _FAR):
+        yield _alarm(
+            "runaway",
+            newest,
+            f"step {_step(newest)}: the policy runs away from the reference (loss {loss}, {before} at the start; its "
+            f"predictions have moved by {drift} in the mean square); lower learning_rate, or stop earlier",
+        )
 
 
 def raise_alarms(folder: Path, alarms: Sequence[Alarm]) -> None:

@@ -12,7 +12,8 @@ import torch
 from densedpo.learn.feed.order import Visit
 from densedpo.learn.objectives import dense_dpo
 from densedpo.learn.objectives.errors import clip_gaps
-from densedpo.learn.tasks import Outcome, PreferenceTask
+from densedpo.learn.outcome import Outcome
+from densedpo.learn.tasks import PreferenceTask
 from densedpo.learn.watch.drift import drift_row
 from densedpo.learn.watch.track import summarise
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from densedpo.learn.objectives import PairErrors
     from densedpo.learn.watch.track import Row
 
-_CHUNK = 16
+# one pair in a forward, as the cached reference was filled: then a policy that equals it has u = 0 exactly
+_CHUNK = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from densedpo.core.files import append_jsonl, write_atomic
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
     from torch import Tensor
 
+    from densedpo.learn.outcome import Outcome
     from densedpo.learn.step import StepResult
-    from densedpo.learn.tasks import Outcome
 
     Row = dict[str, JsonValue]
 
@@ -49,6 +49,31 @@ def train_row(step: int, result: StepResult, *, seconds: float) -> Row:
         "seconds": round(seconds, 4),
     }
     return row
+
+
+class Log(Protocol):
+    """Where a run's rows go."""
+
+    def write(self, row: Row) -> None:
+        """One row."""
+
+    def close(self) -> None:
+        """No row follows."""
+
+
+class _NoLog:
+    """Of a process beside the first, which writes for all."""
+
+    def write(self, row: Row) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def open_log(folder: Path, *, after_step: int, evaluated_step: int | None, writes: bool) -> Log:
+    """The run's log, or one that writes nothing."""
+    return MetricsLog(folder, after_step=after_step, evaluated_step=evaluated_step) if writes else _NoLog()
 
 
 class MetricsLog:

@@ -1,0 +1,53 @@
+"""How a run is doing, in a line of plain words per evaluation; what is wrong is said by the alarms."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from densedpo.learn.watch.track import Row
+
+
+def health_line(row: Row) -> str:
+    """One evaluation in words.
+
+    Args:
+        row: of the validation pairs, as `Evaluation.run` gives it.
+    """
+    parts = [_ranked(row), _winner(row), _loser(row), _drift(row)]
+    return f"step {row['step']}, held-out pairs: {'; '.join(part for part in parts if part)}"
+
+
+def _ranked(row: Row) -> str:
+    accuracy, error = _number(row, "frame_accuracy"), _number(row, "frame_accuracy_se")
+    if accuracy is None:
+        return ""
+    spread = "" if error is None else f" (+- {100 * error:.0f})"
+    verdict = "" if error is None or abs(accuracy - 0.5) > 2 * error else ", not told from chance"
+    return f"{100 * accuracy:.0f} %{spread} of the frames are ranked as labelled{verdict}"
+
+
+def _winner(row: Row) -> str:
+    gap = _number(row, "win_gap")
+    if gap is None or gap == 0:
+        return ""
+    if gap < 0:
+        return f"the winner has become more likely (its error fell by {-gap:.1e})"
+    return f"the winner has become less likely (its error rose by {gap:.1e})"
+
+
+def _loser(row: Row) -> str:
+    share = _number(row, "loser_dominant")
+    return (
+        "" if share is None else f"{100 * share:.0f} % of what is ranked right is won only because the loser got worse"
+    )
+
+
+def _drift(row: Row) -> str:
+    drift = _number(row, "drift")
+    return "" if drift is None else f"predictions have moved from the reference's by {drift:.1e} (mean square)"
+
+
+def _number(row: Row, name: str) -> float | None:
+    value = row.get(name)
+    return float(value) if isinstance(value, int | float) else None

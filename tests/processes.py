@@ -1,0 +1,108 @@
+"""Several processes that train one run, started as torchrun starts them, for the tests."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from densedpo.core.workspace import Project
+from densedpo.learn.config import LearnConfig
+
+# a process starts in a moment: torch is imported once, in the server that all of them are forked from
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["densedpo.learn.session"])
+
+
+def train_as(
+    rank: int, size: int, port: int, call: tuple[Project, str, Path, LearnConfig], fault: Callable[[int], None] | None
+) -> None:
+    """What each process does; `fault` is called with the rank first."""
+    from densedpo.learn.run import learn_offline
+
+    os.environ |= {
+        "TORCHELASTIC_RUN_ID": "test", "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+    if fault is not None:
+        fault(rank)
+    project, name, model, config = call
+    learn_offline(project, name, pairs="toy", preferences="toy", model=model, config=config)
+
+
+def train_together(
+    size: int,
+    project: Project,
+    name: str,
+    model: Path,
+    config: LearnConfig,
+    fault: Callable[[int], None] | None = None,
+) -> list[int | None]:
+    """Trains one run with several processes; returns their exit codes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    call = (project, name, model, config)
+    processes = [SERVER.Process(target=train_as, args=(rank, size, port, call, fault)) for rank in range(size)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    return [process.exitcode for process in processes]
+
+
+def nan_on_the_second(rank: int) -> None:
+    """The gradient of the second process is not finite in its third forward, its loss is."""
+    if rank != 1:
+        return
+    import torch
+
+    from densedpo.learn.tasks import PreferenceTask
+
+    backward, calls = PreferenceTask.backward, []
+
+    def broken(self, visits, divisor):
+        outcome = backward(self, visits, divisor)
+        calls.append(visits)
+        if len(calls) == 3:
+            for parameter in self._model.denoiser.parameters():
+                if parameter.grad is not None:
+                    with torch.no_grad():
+                        parameter.grad.fill_(torch.nan)
+        return outcome
+
+    PreferenceTask.backward = broken
+
+
+def other_weights_on_the_second(rank: int) -> None:
+    """The second process starts from an adapter of its own."""
+    if rank != 1:
+        return
+    from densedpo.learn import session
+
+    attach = session.attach_lora
+
+    def other(model, config):
+        return attach(model, config.model_copy(update={"seed": 99}))
+
+    session.attach_lora = other
+
+
+def signal_to_the_second(rank: int) -> None:
+    """The second process alone is told to stop, in its third step."""
+    if rank != 1:
+        return
+    import signal
+
+    from densedpo.learn import loop
+
+    step = loop.take_step
+
+    def signalled(*args, **kwargs):
+        if kwargs["step"] == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(*args, **kwargs)
+
+    loop.take_step = signalled
