@@ -1,4 +1,4 @@
-"""`densedpo learn offline`: preferences over pairs to an adapter."""
+"""`densedpo learn`: preferences over pairs to an adapter, and the adapter in the formats of others."""
 
 from __future__ import annotations
 
@@ -50,3 +50,25 @@ def offline(
         typer.echo(f"densedpo: {stop}", err=True)
         raise typer.Exit(130) from None
     typer.echo(f"{found.relative(folder)}/adapter.safetensors; next: densedpo measure run {name} --run {name}")
+
+
+@app.command()
+def export(
+    name: Annotated[str, typer.Argument(help="Name of a finished run.")],
+    format_: Annotated[
+        str, typer.Option("--format", help="diffusers, peft, comfyui, or merged: the denoiser with the adapter in it.")
+    ] = "diffusers",
+    project: ProjectOption = None,
+) -> None:
+    """Write a run's adapter for another tool, with a model card, to runs/NAME/release/FORMAT."""
+    from typing import get_args
+
+    from densedpo.core.errors import BadInput
+    from densedpo.core.workspace import find_project
+    from densedpo.learn.release import ReleaseFormat, release
+
+    chosen: list[ReleaseFormat] = [known for known in get_args(ReleaseFormat) if known == format_]
+    if not chosen:
+        raise BadInput(f"--format {format_}: it is one of {', '.join(get_args(ReleaseFormat))}")
+    found = find_project(project)
+    typer.echo(found.relative(release(found, name, chosen[0])))

@@ -1,0 +1,116 @@
+"""The model card of a trained adapter: what it was made from, how, and what was measured of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from densedpo.core.provenance import sha256_file
+from densedpo.learn.export import ADAPTER_FILE
+from densedpo.learn.run import RUN_FILE
+from densedpo.learn.watch.track import METRICS_FILE, read_metrics
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+    from densedpo.core.workspace import Project
+
+    Rows = dict[str, JsonValue]
+
+_SHOWN = ("loss", "frame_accuracy", "margin", "win_gap", "lose_gap", "loser_dominant", "drift")
+
+
+def model_card(project: Project, run: Path, *, usage: str) -> str:
+    """A README.md: base model, data, config, validation numbers, warnings, and the scores of reports on this adapter.
+
+    Args:
+        run: the folder of a finished run.
+        usage: how the files beside the card are loaded, Markdown.
+    """
+    row = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
+    config = row["identity"]["config"]
+    base, rank, objective = _base(row["model"]), config["lora_rank"], config["objective"]
+    parts = [
+        f"---\nbase_model: {base}\nlibrary_name: diffusers\ntags: [text-to-video, lora, preference]\n---",
+        f"# {row['name']}",
+        f"A LoRA of rank {rank} for `{base}`, trained with densedpo by `{objective}`.",
+        f"## Use\n{usage}",
+        _data(row),
+        _validation(run),
+        _reports(project, run),
+        f"## Settings\n```toml\n{(run / 'config.toml').read_text(encoding='utf-8').strip()}\n```",
+        f"## Made with\n{_made(row)}",
+        "## Licence\nThe base model's licence and the terms of the training videos hold for this adapter too.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _base(model: str) -> str:
+    """The model's name without the folders of the machine that it lay on."""
+    return model if model.count("/") == 1 and not model.startswith("/") else Path(model).name
+
+
+def _data(row: Rows) -> str:
+    identity, train, validation = row["identity"], row["train_pairs"], row["validation_pairs"]
+    assert isinstance(identity, dict)
+    assert isinstance(train, list)
+    assert isinstance(validation, list)
+    inputs = identity["inputs"]
+    assert isinstance(inputs, dict)
+    lines = [f"- `{name}` (sha256 {str(digest)[:12]})" for name, digest in inputs.items()]
+    return "\n".join(
+        [
+            "## Data",
+            f"{len(train)} training and {len(validation)} validation pairs, from",
+            *lines,
+            f"- base model (sha256 {str(identity['model'])[:12]})",
+        ]
+    )
+
+
+def _validation(run: Path) -> str:
+    """The first and the last evaluation of the run, side by side."""
+    rows = read_metrics(run, "validation") if (run / METRICS_FILE).exists() else []
+    if not rows:
+        return "## Validation pairs\nNone were measured in this run."
+    first, last = rows[0], rows[-1]
+    lines = [f"| {name} | {_text(first.get(name))} | {_text(last.get(name))} |" for name in _SHOWN]
+    head = f"| on held-out pairs | step {first['step']} | step {last['step']} |\n|---|---|---|"
+    alarms = json.loads((run / RUN_FILE).read_text(encoding="utf-8")).get("alarms", [])
+    warnings = [f"- {alarm['message']}" for alarm in alarms]
+    said = "\n\nWarnings of the run:\n" + "\n".join(warnings) if warnings else "\n\nThe run raised no warning."
+    return "## Validation pairs\n" + "\n".join([head, *lines]) + said
+
+
+def _reports(project: Project, run: Path) -> str:
+    """Every estimate of the reports that measured these very weights."""
+    digest = sha256_file(run / ADAPTER_FILE)
+    tables = []
+    for path in sorted(project.root.glob("reports/*/report.json")):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        if report.get("kind") != "run" or report["subject"].get("adapter") != digest:
+            continue
+        settings = report["settings"]
+        lines = [
+            f"| {name} | {_text(found['value'])} | {_text(found['low'])} to {_text(found['high'])} | {found['n']} |"
+            for name, found in report["estimates"].items()
+            if found is not None
+        ]
+        head = f"{report['name']}: {settings['num_prompts']} prompts, {settings['seeds_per_prompt']} seeds each"
+        tables.append("\n".join([head, "", "| score | value | 95 % interval | n |", "|---|---|---|---|", *lines]))
+    return "## Measured scores\n" + (
+        "\n\n".join(tables) or "This adapter has not been measured by `densedpo measure run`."
+    )
+
+
+def _made(row: Rows) -> str:
+    made = row["made"]
+    assert isinstance(made, dict)
+    packages = made.get("packages")
+    names = packages.items() if isinstance(packages, dict) else []
+    return ", ".join(f"{name} {version}" for name, version in names) or "unknown versions"
+
+
+def _text(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else "-"

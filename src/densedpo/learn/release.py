@@ -1,0 +1,136 @@
+"""A finished run's adapter in the formats of others: diffusers, PEFT, ComfyUI, or merged into the base weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, assert_never
+
+import torch
+from peft import LoraConfig
+from safetensors.torch import load_file, save_file
+
+from densedpo.adapters import catalogue
+from densedpo.adapters.comfyui import comfyui_name
+from densedpo.core.errors import BadInput
+from densedpo.core.files import naming_disk_errors, write_atomic
+from densedpo.core.workspace import read_stamp
+from densedpo.learn.card import model_card
+from densedpo.learn.export import ADAPTER_FILE
+from densedpo.learn.run import RUN_FILE
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from densedpo.core.workspace import Project
+
+ReleaseFormat = Literal["diffusers", "peft", "comfyui", "merged"]
+_DENOISER: Final = "transformer."
+_USAGE: Final = {
+    "diffusers": "In diffusers: `pipeline.load_lora_weights(FOLDER)` on the base model's pipeline.",
+    "peft": "With PEFT: `PeftModel.from_pretrained(pipeline.transformer, FOLDER)`.",
+    "comfyui": "In ComfyUI: put `{name}.safetensors` into `models/loras` and load it by a LoRA loader node.",
+    "merged": "In diffusers: load the base model's pipeline with `transformer=` the model in `transformer/`. "
+    "The adapter is part of these weights and cannot be switched off.",
+}
+
+
+def release(project: Project, name: str, format_: ReleaseFormat) -> Path:
+    """Writes a finished run's adapter for others, with a model card; an earlier one is replaced.
+
+    Returns:
+        The folder, `runs/<name>/release/<format>`.
+
+    Raises:
+        BadInput: no such run, it is not finished, or ComfyUI does not know the model's layers.
+    """
+    run = project.run(name)
+    if not (run / RUN_FILE).is_file():
+        raise BadInput(f"{project.relative(run)} does not exist; train it with `densedpo learn offline {name}`")
+    if read_stamp(run) is None:
+        raise BadInput(f"{project.relative(run)} is not finished; run `densedpo learn offline {name}` again")
+    folder = run / "release" / format_
+    part = folder.with_name(f".{format_}.part")
+    with naming_disk_errors(folder):
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        match format_:
+            case "diffusers":
+                shutil.copyfile(run / ADAPTER_FILE, part / "pytorch_lora_weights.safetensors")
+            case "peft":
+                _write_peft(run, part)
+            case "comfyui":
+                _write_comfyui(run, part / f"{name}.safetensors")
+            case "merged":
+                _write_merged(run, part)
+            case _ as unknown:
+                assert_never(unknown)
+        write_atomic(part / "README.md", model_card(project, run, usage=_USAGE[format_].format(name=name)))
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    return folder
+
+
+def _layers(run: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    """The down and up matrices (A, B) of each adapted layer, by its name in the denoiser."""
+    tensors = load_file(run / ADAPTER_FILE)
+    names = sorted(key.removesuffix(".lora_A.weight") for key in tensors if key.endswith(".lora_A.weight"))
+    return {
+        name.removeprefix(_DENOISER): (tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"])
+        for name in names
+    }
+
+
+def _setting(run: Path, name: str) -> float:
+    """A number of the run's config."""
+    return float(json.loads((run / RUN_FILE).read_text(encoding="utf-8"))["identity"]["config"][name])
+
+
+def _base(run: Path) -> str:
+    return str(json.loads((run / RUN_FILE).read_text(encoding="utf-8"))["model"])
+
+
+def _write_peft(run: Path, folder: Path) -> None:
+    """adapter_config.json and adapter_model.safetensors, as `PeftModel.save_pretrained` writes them."""
+    layers = _layers(run)
+    config = LoraConfig(
+        r=int(_setting(run, "lora_rank")),
+        lora_alpha=_setting(run, "lora_alpha"),  # a float, though it says int
+        target_modules=sorted(layers),
+        base_model_name_or_path=Path(_base(run)).name,
+        inference_mode=True,
+    )
+    config.save_pretrained(folder)
+    tensors: dict[str, torch.Tensor] = {}
+    for name, (down, up) in layers.items():
+        tensors[f"base_model.model.{name}.lora_A.weight"] = down
+        tensors[f"base_model.model.{name}.lora_B.weight"] = up
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def _write_comfyui(run: Path, file: Path) -> None:
+    """One file of `lora_A`, `lora_B` and `alpha` by ComfyUI's names of the layers."""
+    model, alpha = catalogue.find(_base(run)), torch.tensor(_setting(run, "lora_alpha"))
+    tensors: dict[str, torch.Tensor] = {}
+    for name, (down, up) in _layers(run).items():
+        theirs = comfyui_name(model, name)
+        tensors[f"{theirs}.lora_A.weight"] = down
+        tensors[f"{theirs}.lora_B.weight"] = up
+        tensors[f"{theirs}.alpha"] = alpha.clone()
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def _write_merged(run: Path, folder: Path) -> None:
+    """The denoiser with W + (alpha / rank) B A in place of each adapted W, as a diffusers folder."""
+    from diffusers import ModelMixin
+    from diffusers.loaders import PeftAdapterMixin
+
+    model = catalogue.load(_base(run))
+    model.load_adapter(run / ADAPTER_FILE)
+    denoiser = model.denoiser
+    if not isinstance(denoiser, PeftAdapterMixin) or not isinstance(denoiser, ModelMixin):
+        raise BadInput(f"a {type(denoiser).__name__} takes no adapters")
+    denoiser.fuse_lora()
+    denoiser.unload_lora()
+    denoiser.save_pretrained(folder / "transformer", safe_serialization=True)
