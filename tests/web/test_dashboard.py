@@ -10,11 +10,16 @@ from collections.abc import Callable
 
 import httpx2
 import pytest
+from pyarrow import parquet
 
+from densedpo.core.records import write_jsonl
+from densedpo.core.seeds import generator
+from densedpo.core.workspace import Project
+from densedpo.judge.studies import ledger
 from densedpo.judge.studies.answers import answer_rows
 from densedpo.judge.studies.dashboard import rate, summarise_study
-from densedpo.judge.studies.records import Person
-from studio_example import Room, save_request, whole_choice
+from densedpo.judge.studies.records import Assignment, Person
+from studio_example import Room, new_pair, save_request, whole_choice
 
 NewRoom = Callable[..., Room]
 
@@ -145,16 +150,45 @@ def test_admins_see_the_dashboard_and_the_answers(room: Room, sign_in: Callable[
     assert [line["note"] for line in lines] == ["=1+1"]
     table = list(csv.DictReader(io.StringIO(boss.get("/export/answers.csv").text)))
     assert [line["note"] for line in table] == ["'=1+1"]
+    file = boss.get("/export/answers.parquet")
+    assert [line["note"] for line in parquet.read_table(io.BytesIO(file.content)).to_pylist()] == ["=1+1"]
     assert boss.get("/export/answers.exe").status_code == 404
 
 
+def plant(room: Room, names: list[str]) -> None:
+    """Every item submitted by every person, in one transaction and by chance: the desk would take minutes."""
+    rng = generator("planted answers")
+    with room.store.database.writing() as connection:
+        for name in names:
+            ledger.set_person(connection, name, f"token of {name}", is_admin=False, keep_sessions=False)
+            person = ledger.person_by_name(connection, name)
+            assert person is not None
+            for number, item in enumerate(room.desk.items.values(), start=1):
+                held = Assignment(
+                    id=ledger.opaque(), item=item.id, person=person.id, number=number, kind="plain",
+                    left="a" if rng.random() < 0.5 else "b", state="done", leased_until=0.0,
+                )  # fmt: skip
+                ledger.add_assignment(connection, room.desk.study.name, held)
+                answers = {"overall": [("left", "right", "tie")[part] for part in rng.integers(0, 3, 3)]}
+                choice = whole_choice().model_copy(update={"answers": answers})
+                ledger.add_save(connection, room.desk.study, person.id, save_request(held.id, "submit", choice))
+
+
 @pytest.mark.slow
-def test_a_dashboard_of_ten_thousand_answers_is_quick(new_room: NewRoom) -> None:
-    """24 items by 417 people: 10 008 answers. The target is a second; a machine that is shared has two."""
+@pytest.mark.parametrize(("num_pairs", "num_people"), [(24, 417), (3336, 3)])
+def test_a_dashboard_of_ten_thousand_answers_takes_a_second(
+    new_room: NewRoom, fresh_project: Project, num_pairs: int, num_people: int
+) -> None:
+    """10 008 answers, by many people or about many items: a second of a processor, and half as much again where others
+    are at work on its other half."""
+    write_jsonl(fresh_project.pairs("demo") / "pairs.jsonl", [new_pair(index) for index in range(num_pairs)])
     room = new_room(overlap=1000)
-    for number in range(417):
-        work_through(room, room.person(f"p{number}"), prefers("a"))
-    started = time.process_time()
-    board = summarise_study(room.desk, motion={}, faults={})
+    plant(room, [f"p{number}" for number in range(num_people)])
+    taken = []
+    for _ in range(3):
+        started = time.process_time()
+        board = summarise_study(room.desk, motion={}, faults={})
+        taken.append(time.process_time() - started)
     assert board.num_filled == 10_008
-    assert time.process_time() - started < 2.0
+    assert board.agreement[0].n == num_pairs
+    assert min(taken) < 1.5

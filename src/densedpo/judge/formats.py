@@ -36,7 +36,7 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
         case ".csv":
             write_atomic(path, csv_text(rows))
         case _:
-            _write_parquet(path, rows)
+            write_atomic(path, parquet_bytes(rows))
 
 
 def read_rows(path: Path) -> list[dict[str, JsonValue]]:
@@ -116,15 +116,15 @@ def _value(cell: str) -> JsonValue:
     return value
 
 
-def _write_parquet(path: Path, rows: Sequence[Row]) -> None:
+def parquet_bytes(rows: Sequence[Row]) -> bytes:
+    """A Parquet file; what differs from row to row in its shape is JSON in a text column, as in CSV."""
     import pyarrow as pa
     from pyarrow import parquet
 
-    # what differs from row to row in its shape is JSON in a text column, as in CSV
     table = pa.Table.from_pylist([{key: _flat(value) for key, value in row.items()} for row in rows])
     sink = io.BytesIO()
     parquet.write_table(table, sink)
-    write_atomic(path, sink.getvalue())
+    return sink.getvalue()
 
 
 def _flat(value: JsonValue) -> JsonValue:

@@ -251,7 +251,16 @@ def _sums_by_pair(table: _Table) -> Sums:
         crossed=by_pair(first[:, :, None] * second[:, None, :]),
         used=by_pair(np.where(pairable, size, 0.0)),
     )
-    return _weighted(np.eye(table.num_pairs)[sums.num_rated > 0], sums)
+    rated = sums.num_rated > 0
+    return Sums(
+        agreeing=sums.agreeing[rated],
+        num_pairable=sums.num_pairable[rated],
+        num_rated=sums.num_rated[rated],
+        shares=sums.shares[rated],
+        coincidences=sums.coincidences[rated],
+        crossed=sums.crossed[rated],
+        used=sums.used[rated],
+    )
 
 
 def _weighted(weights: NDArray[np.float64], sums: Sums) -> Sums:

@@ -6,13 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from densedpo.core.records import ClipSide
 from densedpo.judge.pairset import ranges_of
 from densedpo.judge.studies import ledger
 from densedpo.judge.studies.desk import Desk
-from densedpo.judge.studies.records import Assignment, Item, Kind, Save
+from densedpo.judge.studies.records import Assignment, Item, Kind, Save, Screen
 
 SCHEMA: Final = 1
 _SIGN: Final[Mapping[str, int]] = {"a": 1, "b": -1, "tie": 0}
+_SIGN_OF: Final[Mapping[ClipSide, Mapping[Screen, int]]] = {  # by the clip that was on the left
+    "a": {"left": 1, "right": -1, "tie": 0},
+    "b": {"left": -1, "right": 1, "tie": 0},
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,8 +31,8 @@ class Decided:
 
     def signs(self, row: str) -> tuple[int, ...]:
         """The answers to a row of the timeline: +1 where a is better, -1 where b is, 0 for a tie."""
-        answers = self.save.choice.answers.get(row, [])
-        return tuple(_SIGN[self.assignment.side_of(answer)] for answer in answers if answer is not None)
+        sign_of = _SIGN_OF[self.assignment.left]
+        return tuple([sign_of[answer] for answer in self.save.choice.answers.get(row, []) if answer is not None])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,13 +19,15 @@ from densedpo.judge.studies.desk import Desk
 from densedpo.metrics.agreement import Agreement, Rating, agreement
 from densedpo.metrics.motion_bias import BiasCheck, JudgedPairs, low_motion_share, preference_slope
 from densedpo.metrics.rates import WinRate, wilson, win_rate
-from densedpo.metrics.statistics import Key
+from densedpo.metrics.statistics import NUM_DRAWS, Key
 
 MotionOf = Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]]  # pair hash -> motion of a and of b by part
 _SUSPECT: Final = 0.001  # a person who always chooses one side is flagged when chance would do so this rarely
 _FAST: Final = 0.5  # of the clip's length: nobody judges two clips in less
 _POOR_GOLD: Final = 0.6
 _MIN_GOLD: Final = 5
+_MIN_DRAWS: Final = 300
+_MAX_CELLS: Final = 600_000  # of draws times items, for each interval: a dashboard of 10 000 answers takes a second
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -193,7 +195,7 @@ def _won(desk: Desk, done: Iterable[Decided], row: str, *, by_side: bool) -> Win
         for sign in each.signs(row):
             outcomes[prompt, numbers[prompt]] = turned * sign
             numbers[prompt] += 1
-    return win_rate(outcomes, seed=desk.study.settings.seed)
+    return win_rate(outcomes, seed=desk.study.settings.seed, num_draws=_num_draws(len(numbers)))
 
 
 def _ties(done: Iterable[Decided], row: str) -> Rate:
@@ -244,7 +246,8 @@ def _agreement(desk: Desk, done: Sequence[Decided], row: str) -> list[AgreementR
     judges = Counter((rating.pair, rating.segment) for rating in ratings)
     if not any(count > 1 for count in judges.values()):
         return []
-    found = agreement(ratings, seed=desk.study.settings.seed)
+    num_draws = _num_draws(len({rating.pair for rating in ratings}))
+    found = agreement(ratings, seed=desk.study.settings.seed, num_draws=num_draws)
     prefix = f"{row}: " if len(desk.study.settings.dimensions) > 1 else ""
     return [_agreement_row(found, name, prefix + text) for name, text in _COEFFICIENTS.items()]
 
@@ -284,4 +287,13 @@ def _bias(desk: Desk, done: Sequence[Decided], row: str, motion: MotionOf) -> tu
         a_first=np.array(lefts, dtype=np.bool_),
     )
     spread = float(np.median(np.abs(judged.difference)))
-    return preference_slope(judged), low_motion_share(judged, threshold=spread, seed=desk.study.settings.seed)
+    num_draws = _num_draws(len(set(prompts)))
+    return (
+        preference_slope(judged),
+        low_motion_share(judged, threshold=spread, seed=desk.study.settings.seed, num_draws=num_draws),
+    )
+
+
+def _num_draws(num_units: int) -> int:
+    """Bootstrap draws: fewer over many units, whose intervals are narrow anyway; `measure judge` takes them all."""
+    return min(NUM_DRAWS, max(_MIN_DRAWS, _MAX_CELLS // max(1, num_units)))

@@ -6,10 +6,11 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Final
 
 from fastapi import Depends, FastAPI, HTTPException, Request
@@ -22,7 +23,7 @@ from starlette.types import ASGIApp
 
 from densedpo.core.errors import BadInput
 from densedpo.core.records import to_row
-from densedpo.judge.formats import csv_text, jsonl_text
+from densedpo.judge.formats import Row, csv_text, jsonl_text, parquet_bytes
 from densedpo.judge.studies import ledger
 from densedpo.judge.studies.answers import answer_rows
 from densedpo.judge.studies.desk import BadChoice, Conflict, Desk, NotYours
@@ -37,6 +38,11 @@ if TYPE_CHECKING:
     from densedpo.judge.studies.dashboard import Dashboard
 
 _LOG: Final = logging.getLogger("densedpo.studio")
+_DOWNLOADS: Final[dict[str, tuple[Callable[[Sequence[Row]], str | bytes], str]]] = {
+    "jsonl": (jsonl_text, "application/x-ndjson"),
+    "csv": (csv_text, "text/csv"),
+    "parquet": (parquet_bytes, "application/vnd.apache.parquet"),
+}
 _TYPES: Final = {"js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8", "svg": "image/svg+xml"}
 
 
@@ -219,18 +225,27 @@ def _add_board(app: FastAPI, studio: Studio, who: _Door) -> None:
     @app.get("/dashboard")
     def dashboard(person: Annotated[Person, Depends(who.admin)]) -> HTMLResponse:
         frame = Page(title="Dashboard", person=person.name, is_admin=True)
-        text = _templates().get_template("dashboard.html").render(**asdict(frame), board=board.now())
+        text = (
+            _templates()
+            .get_template("dashboard.html")
+            .render(**asdict(frame), board=board.now(), downloads=_downloads())
+        )
         return HTMLResponse(text)
 
     @app.get("/export/answers.{kind}")
     def export(kind: str, person: Annotated[Person, Depends(who.admin)]) -> Response:  # noqa: ARG001
-        if kind not in {"jsonl", "csv"}:
+        if kind not in _downloads():
             raise HTTPException(404, "nothing here")
-        rows = [to_row(row) for row in answer_rows(studio.desk)]
-        text, type_ = (jsonl_text(rows), "application/x-ndjson") if kind == "jsonl" else (csv_text(rows), "text/csv")
+        write, type_ = _DOWNLOADS[kind]
+        content = write([to_row(row) for row in answer_rows(studio.desk)])
         return Response(
-            text, media_type=type_, headers={"content-disposition": f'attachment; filename="answers.{kind}"'}
+            content, media_type=type_, headers={"content-disposition": f'attachment; filename="answers.{kind}"'}
         )
+
+
+def _downloads() -> tuple[str, ...]:
+    """The formats in which answers can be had here: Parquet takes a package of its own."""
+    return tuple(kind for kind in _DOWNLOADS if kind != "parquet" or find_spec("pyarrow") is not None)
 
 
 class _Board:
