@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 BASE = PYPROJECT["project"]["dependencies"]
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]
+# the shipped reward is a network: only its judge loads these, when it is made
+NETWORKS = ("densedpo.judge.reward.network", "densedpo.judge.reward.train")
 HEAVY = ("torch", "diffusers", "transformers", "peft")
 # written so that this file does not match itself
 MACHINE_PATH = re.compile(r"/(?:home|root|Users|work|mnt|opt)/[\w.]")
@@ -86,7 +88,7 @@ class Missing:
 sys.meta_path.insert(0, Missing())
 module = importlib.import_module("densedpo.{room}")
 for inner in pkgutil.walk_packages(module.__path__ if "." not in "{room}" else [], "densedpo.{room}."):
-    if ".migrations." not in inner.name:
+    if ".migrations." not in inner.name and inner.name not in {NETWORKS!r}:
         importlib.import_module(inner.name)
 """
     done = _run("-c", code)

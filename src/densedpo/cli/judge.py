@@ -9,6 +9,8 @@ import typer
 
 from densedpo.cli.audit import audit
 from densedpo.cli.options import AllowStaleOption, ConfigOption, ProjectOption, SetOption
+from densedpo.cli.probe import probe
+from densedpo.cli.reward import http, reward
 from densedpo.cli.vlm import custom, vlm
 
 if TYPE_CHECKING:
@@ -79,13 +81,18 @@ def export(
     from densedpo.core.workspace import find_project
     from densedpo.judge.formats import write_rows
     from densedpo.judge.preferences import ExportConfig, collect, write_preferences
+    from densedpo.judge.probe.verdict import read_verdicts
 
     settings = load_config(ExportConfig, None, set_)
     found = find_project(project)
     pair_set = _pair_set(found, pairs, allow_stale=allow_stale)
     with _labels(found, create=False) as store:
         preferences = collect(
-            pair_set, store, segment_seconds=settings.segment_seconds, only_annotators=annotator or None
+            pair_set,
+            store,
+            segment_seconds=settings.segment_seconds,
+            only_annotators=annotator or None,
+            verdicts=read_verdicts(found.root),
         )
         path = write_preferences(preferences, found, name)
         if judgements is not None:
@@ -96,6 +103,9 @@ def export(
     _echo_summary(preferences.summary)
     if header.num_unjudged_pairs:
         typer.echo(f"{header.num_unjudged_pairs} pairs are not judged and were left out")
+    for verdict in header.probes:
+        said = "passed" if verdict.passed else f"FAILED ({'; '.join(verdict.reasons)})"
+        typer.echo(f"probe of {verdict.annotator} against {verdict.truth}: {said}")
 
 
 @app.command("import")
@@ -175,6 +185,9 @@ def _labels(project: Project, *, create: bool = True) -> LabelStore:
 app.command()(vlm)
 app.command()(custom)
 app.command()(audit)
+app.command()(reward)
+app.command()(http)
+app.command()(probe)
 
 
 def _judge(judge: Judge, project: Project, name: str, segment_seconds: float, *, allow_stale: bool) -> None:

@@ -18,6 +18,7 @@ from densedpo.core.records import Judgement, Pair, Preference, from_row, read_js
 from densedpo.core.workspace import Project, read_stamp, write_atomic, write_stamp, writing
 from densedpo.judge.aggregate import LabelSummary, aggregate, latest, summarise
 from densedpo.judge.pairset import PairSet, ranges_of
+from densedpo.judge.probe.verdict import ProbeVerdict, verdicts_on
 from densedpo.judge.store import LabelStore
 
 
@@ -45,6 +46,7 @@ class PreferencesHeader:
     both_signs_share: float | None
     a_share: float | None
     labels_sha256: str  # of the answers that count
+    probes: tuple[ProbeVerdict, ...] = ()  # on those of the annotators that were probed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,9 +63,17 @@ class Preferences:
 
 
 def collect(
-    pairs: PairSet, store: LabelStore, *, segment_seconds: float, only_annotators: Collection[str] | None = None
+    pairs: PairSet,
+    store: LabelStore,
+    *,
+    segment_seconds: float,
+    only_annotators: Collection[str] | None = None,
+    verdicts: Sequence[ProbeVerdict] = (),
 ) -> Preferences:
     """The preferences that the stored answers about these pairs add up to at this moment.
+
+    Args:
+        verdicts: of probes; the header takes up those on its annotators.
 
     Raises:
         BadInput: nobody, or not everybody asked for, has judged these pairs; or an answer is about other segments.
@@ -90,6 +100,7 @@ def collect(
         both_signs_share=summary.both_signs_share,
         a_share=summary.a_share,
         labels_sha256=_labels_sha256(judgements),
+        probes=verdicts_on(verdicts, latest(judgements)),
     )
     return Preferences(header=header, rows=rows)
 

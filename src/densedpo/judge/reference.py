@@ -7,23 +7,26 @@ that strays further from it has usually lost detail or order; nothing is learned
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, Self
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from densedpo.core.config import Config
 from densedpo.core.errors import BadInput
-from densedpo.core.media import read_mp4
+from densedpo.core.media import read_mp4, write_mp4
 from densedpo.core.records import Clip, Pair, read_jsonl
 from densedpo.judge.protocol import Frames, PairClips, SegmentAnswer, annotator_name, better
+from densedpo.judge.vmaf import vmaf
 
 _VERSION: Final = 1
+_VMAF_SIDE: Final = 192
 # the constants of Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity"
 _WINDOW: Final = (11, 11)
 _SIGMA: Final = 1.5
@@ -36,6 +39,16 @@ class ReferenceConfig(Config):
 
     segment_seconds: float = Field(default=1.0, gt=0, description="length of a segment")
     margin: float = Field(default=0.01, ge=0, description="similarities that differ by less are a tie")
+    measure: Literal["ssim", "vmaf"] = Field(
+        default="ssim", description="likeness: SSIM, or VMAF divided by 100, which needs an ffmpeg with libvmaf"
+    )
+    ffmpeg: str = Field(default="", description="the ffmpeg to use for vmaf; the one on the path if empty")
+
+    @model_validator(mode="after")
+    def _no_setting_without_effect(self) -> Self:
+        if self.ffmpeg and self.measure != "vmaf":
+            raise ValueError("ffmpeg has no effect with measure = 'ssim'")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,13 +75,15 @@ class RealClips:
 
 
 class ReferenceJudge:
-    """The clip with the higher mean SSIM to the real clip wins, segment by segment."""
+    """The clip that is more like the real clip wins, segment by segment, by the mean of SSIM or of VMAF."""
 
     def __init__(self, config: ReferenceConfig, real_clips: RealClips) -> None:
         self._config = config
         self._real_clips = real_clips
-        options = config.model_dump()
-        self._annotator = annotator_name("reference", options, ReferenceConfig().model_dump())
+        # answers by SSIM keep the instructions that they had before there was a choice; where ffmpeg lies says nothing
+        left_out = {"ffmpeg", "measure"} if config.measure == "ssim" else {"ffmpeg"}
+        options = config.model_dump(exclude=left_out)
+        self._annotator = annotator_name("reference", options, ReferenceConfig().model_dump(exclude=left_out))
         self._instructions = f"reference {_VERSION}: {json.dumps(options, sort_keys=True)}"
 
     @property
@@ -90,10 +105,10 @@ class ReferenceJudge:
         self._clip_id(pair)
 
     def judge(self, clips: PairClips, segments: Sequence[tuple[int, int]]) -> tuple[SegmentAnswer, ...]:
-        """One answer for each segment; scores are mean SSIM, 1 for the real clip itself.
+        """One answer for each segment; scores are the mean likeness, 1 for the real clip itself (VMAF: about 1).
 
         Raises:
-            BadInput: the real clip has another length or size than the pair.
+            BadInput: the real clip has another length or size than the pair, or VMAF cannot be computed.
         """
         clip_id = self._clip_id(clips.pair)
         real = self._real_clips.frames(clip_id)
@@ -102,7 +117,12 @@ class ReferenceJudge:
                 f"pair {clips.pair.id}: its clips are {list(clips.a.shape[:3])} (frames, height, width) and the real "
                 f"clip {clip_id} is {list(real.shape[:3])}; run `densedpo data add` for the model that made the pairs"
             )
-        similarity_a, similarity_b = similarity(clips.a, real), similarity(clips.b, real)
+        similarity_a, similarity_b = (
+            similarity(clip, real)
+            if self._config.measure == "ssim"
+            else vmaf_similarity(clip, real, fps=clips.pair.fps, ffmpeg=self._config.ffmpeg or None)
+            for clip in (clips.a, clips.b)
+        )
         return tuple(self._answer(similarity_a[start:stop], similarity_b[start:stop]) for start, stop in segments)
 
     def _answer(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> SegmentAnswer:
@@ -126,6 +146,27 @@ class ReferenceJudge:
 def similarity(clip: Frames, real: Frames) -> NDArray[np.float64]:
     """SSIM of each frame to the frame of the real clip, averaged over pixels and the three channels: float64 [F]."""
     return np.array([_ssim(x, y) for x, y in zip(clip, real, strict=True)])
+
+
+def vmaf_similarity(clip: Frames, real: Frames, *, fps: float, ffmpeg: str | None = None) -> NDArray[np.float64]:
+    """VMAF of each frame against the frame of the real clip, divided by 100: float64 [F].
+
+    VMAF is made for large pictures: clips whose short side is under 192 pixels are enlarged by whole pixels to that.
+
+    Raises:
+        BadInput: ffmpeg or its libvmaf is missing, or it failed.
+    """
+    scale = max(1, -(-_VMAF_SIDE // min(clip.shape[1:3])))
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / name for name in ("clip.mp4", "real.mp4")]
+        for path, frames in zip(paths, (clip, real), strict=True):
+            write_mp4(path, frames, fps=fps, pixel_scale=scale)
+        found = vmaf(*paths, ffmpeg=ffmpeg)
+    if found.mean is None:
+        raise BadInput(f"no VMAF: {found.reason}; use --set measure=ssim, or name one with --set ffmpeg=PROGRAM")
+    if len(found.frames) != len(clip):
+        raise BadInput(f"no VMAF: ffmpeg scored {len(found.frames)} of {len(clip)} frames")
+    return np.array(found.frames) / 100
 
 
 def _ssim(x_u8: NDArray[np.uint8], y_u8: NDArray[np.uint8]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from densedpo.data.config import DataConfig, WorldConfig
 from densedpo.data.world import add_world
 from densedpo.judge.pairset import ranges_of
 from densedpo.judge.protocol import PairClips
-from densedpo.judge.reference import RealClips, ReferenceConfig, ReferenceJudge, similarity
+from densedpo.judge.reference import RealClips, ReferenceConfig, ReferenceJudge, similarity, vmaf_similarity
 
 NewPair = Callable[..., Pair]
 
@@ -109,3 +110,44 @@ def test_other_options_are_another_annotator(fresh_project: Project) -> None:
     clips = RealClips.of(fresh_project.clips)
     assert ReferenceJudge(ReferenceConfig(), clips).annotator == "reference"
     assert ReferenceJudge(ReferenceConfig(margin=0.5), clips).annotator.startswith("reference-")
+
+
+def ffmpeg_with_vmaf() -> str:
+    found = shutil.which("ffmpeg")
+    if found is not None:
+        return found
+    bundled = pytest.importorskip("imageio_ffmpeg", reason="no ffmpeg found; install ffmpeg with libvmaf")
+    return str(bundled.get_ffmpeg_exe())
+
+
+def test_vmaf_puts_the_clip_itself_above_a_noisy_one() -> None:
+    clip = textured()
+    noisy = np.clip(clip + np.random.Generator(np.random.Philox(key=1)).normal(0, 25, clip.shape), 0, 255)
+    try:
+        same = vmaf_similarity(clip, clip, fps=8.0, ffmpeg=ffmpeg_with_vmaf())
+    except BadInput as error:
+        if "without libvmaf" in str(error):
+            pytest.skip(str(error))
+        raise
+    worse = vmaf_similarity(noisy.astype(np.uint8), clip, fps=8.0, ffmpeg=ffmpeg_with_vmaf())
+    assert same.shape == worse.shape == (6,)
+    assert same.min() > 0.9
+    assert worse.max() < same.min() - 0.1
+
+
+def test_vmaf_without_ffmpeg_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BadInput, match=r"ffmpeg was not found.*measure=ssim"):
+        vmaf_similarity(textured(), textured(), fps=8.0)
+
+
+def test_vmaf_is_another_annotator_and_ssim_the_one_it_was() -> None:
+    clips = RealClips(folder=Path(), by_id={})
+    ssim = ReferenceJudge(ReferenceConfig(), clips)
+    assert (ssim.annotator, ssim.instructions) == (
+        "reference", 'reference 1: {"margin": 0.01, "segment_seconds": 1.0}',
+    )  # fmt: skip
+    by_vmaf = [ReferenceJudge(ReferenceConfig(measure="vmaf", ffmpeg=each), clips).annotator for each in ("", "x")]
+    assert by_vmaf[0] == by_vmaf[1] != "reference"
+    with pytest.raises(ValueError, match="no effect"):
+        ReferenceConfig(ffmpeg="x")

@@ -11,7 +11,8 @@ import pytest
 
 from densedpo.core.errors import BadInput
 from densedpo.core.media import write_mp4
-from densedpo.measure.external import VBENCH_DIMENSIONS, read_vbench, read_vmaf, vmaf, write_vbench_prompts
+from densedpo.judge.vmaf import read_vmaf, vmaf
+from densedpo.measure.external import VBENCH_DIMENSIONS, read_vbench, write_vbench_prompts
 from densedpo.measure.records import ClipScore
 from densedpo.metrics.statistics import cluster_mean
 from densedpo.world.render import render

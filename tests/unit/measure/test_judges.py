@@ -16,10 +16,12 @@ from densedpo.core.media import write_pair_mp4
 from densedpo.core.records import Judgement, Pair, from_row, to_row, write_jsonl
 from densedpo.core.workspace import Project, append_jsonl, init_project, stale_inputs, write_stamp
 from densedpo.judge.pairset import PairSet, pair_hash
+from densedpo.judge.probe.config import ProbeConfig
 from densedpo.judge.probe.motion import PairMotion
+from densedpo.judge.probe.run import probe_judge
 from densedpo.judge.store import LabelStore
 from densedpo.measure.config import JudgeConfig
-from densedpo.measure.judges.page import NO_BREAK
+from densedpo.measure.judges.page import NO_BREAK, text
 from densedpo.measure.judges.records import JudgesReport
 from densedpo.measure.judges.run import compare_judges
 from densedpo.measure.records import read_measured
@@ -263,3 +265,15 @@ def test_another_report_is_not_written_over(answered: Project) -> None:
 def test_settings_without_effect_are_refused() -> None:
     with pytest.raises(ValueError, match="independent has no effect with motion = false"):
         JudgeConfig(motion=False, independent="others")
+
+
+def test_the_verdict_of_a_probe_is_on_the_page_and_in_the_report(answered: Project) -> None:
+    pairs = PairSet.read(answered.pairs("guided"))
+    with LabelStore.open(answered.labels_db) as store:
+        config = ProbeConfig(motion=False, num_draws=200)
+        probe_judge(answered, pairs, store, annotator="machine", truth="person", config=config)
+    report = judged(answered)
+    (verdict,) = report.probes
+    assert (verdict.annotator, verdict.truth, verdict.passed) == ("machine", "person", False)
+    assert "probe of machine against person on pairs/guided: FAILED (accuracy" in text(report)
+    assert "Probe of machine" in (answered.report("agree") / "index.html").read_text(encoding="utf-8")

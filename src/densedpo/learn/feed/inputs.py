@@ -12,8 +12,9 @@ import numpy as np
 
 from densedpo.core.errors import BadInput
 from densedpo.core.layout import LatentLayout, Segments, latent_field, segment_of_latent
-from densedpo.core.records import Clip, Pair, Preference, read_jsonl
+from densedpo.core.records import Clip, Pair, Preference, from_row, read_jsonl
 from densedpo.core.seeds import derive_seed, generator
+from densedpo.judge.probe.verdict import ProbeVerdict
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,17 +83,25 @@ class PairSplits:
 
 
 def read_pairs(
-    folder: Path, preferences: Path, geometry: Geometry, fingerprint: str, *, clips: Path | None = None
+    folder: Path,
+    preferences: Path,
+    geometry: Geometry,
+    fingerprint: str,
+    *,
+    clips: Path | None = None,
+    allow_failed_judge: bool = False,
 ) -> tuple[LabelledPair, ...]:
     """Joins preferences with their pairs, in the order of the preferences file.
 
     Args:
         clips: the folder of the real clips; pairs of clips that were cut from one video then have one source.
+        allow_failed_judge: also read labels of a judge that failed its probe.
 
     Raises:
         BadInput: a preference for a pair that does not exist, another model's or another length's pairs, ranges that
-            do not cover the clip, or no preference at all.
+            do not cover the clip, labels of a judge that failed its probe, or no preference at all.
     """
+    require_trusted(preferences, allow_failed_judge=allow_failed_judge)
     pairs = {pair.id: pair for pair in read_jsonl(folder / "pairs.jsonl", Pair)}
     sources = _sources(clips)
     joined = []
@@ -128,6 +137,27 @@ def num_header_rows(preferences: Path) -> int:
     except (json.JSONDecodeError, UnicodeDecodeError):
         return 0
     return int(isinstance(first, dict) and set(first) == {"header"})
+
+
+def require_trusted(preferences: Path, *, allow_failed_judge: bool) -> None:
+    """Refuses labels of a judge that failed its probe, as the header says; what was not probed is not refused.
+
+    Raises:
+        BadInput: names the judge, why it failed and the way out; or the header's probes cannot be read.
+    """
+    if not num_header_rows(preferences):
+        return
+    with preferences.open(encoding="utf-8") as file:
+        header = json.loads(file.readline())["header"]
+    probes = header.get("probes", []) if isinstance(header, dict) else []
+    for row in probes:
+        verdict = from_row(ProbeVerdict, row, f"{preferences}:1: probes")
+        if verdict.passed:
+            continue
+        said = f"{preferences}: {verdict.annotator!r} failed its probe ({'; '.join(verdict.reasons)})"
+        if not allow_failed_judge:
+            raise BadInput(f"{said}; use another judge, or pass --set allow_failed_judge=true")
+        _log.warning("%s; learning from it all the same, as allow_failed_judge says", said)
 
 
 def split_pairs(pairs: tuple[LabelledPair, ...], config: LearnConfig) -> PairSplits:

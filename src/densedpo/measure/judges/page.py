@@ -85,6 +85,9 @@ def text(report: JudgesReport) -> str:
     if report.excluded:
         lines.append(f"the motion of {len(report.excluded)} pairs is not known:")
         lines += [f"  {each.pairs} {each.pair_id}: {each.fault}" for each in report.excluded[:20]]
+    for verdict in report.probes:
+        said = "passed" if verdict.passed else f"FAILED ({'; '.join(verdict.reasons)})"
+        lines.append(f"probe of {verdict.annotator} against {verdict.truth} on pairs/{verdict.pairs}: {said}")
     return "\n".join(lines)
 
 

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import ConfigDict, JsonValue
 
 from densedpo.judge.probe.answers import Accuracy
+from densedpo.judge.probe.verdict import ProbeVerdict
 from densedpo.measure.manifest import Manifest
 from densedpo.metrics.motion_bias import BiasCheck
 
@@ -65,3 +66,4 @@ class JudgesReport:
     excluded: tuple[ExcludedPair, ...]
     manifest: Manifest
     made: dict[str, JsonValue]
+    probes: tuple[ProbeVerdict, ...] = ()  # on those of the two that were probed, the newest for these answers

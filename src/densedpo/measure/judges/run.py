@@ -10,9 +10,11 @@ from densedpo.core.errors import BadInput
 from densedpo.core.provenance import provenance
 from densedpo.core.records import to_row
 from densedpo.core.workspace import Project, require_fresh, write_atomic, write_stamp, writing
+from densedpo.judge.aggregate import latest
 from densedpo.judge.pairset import PairSet
 from densedpo.judge.probe.answers import Answers, accuracies, read_answers
 from densedpo.judge.probe.motion import PairMotion, alignment, label_bias, measure_pairs
+from densedpo.judge.probe.verdict import read_verdicts, verdicts_on
 from densedpo.judge.store import LabelStore
 from densedpo.measure.config import JudgeConfig
 from densedpo.measure.judges.page import PAGE_FILE, render
@@ -53,6 +55,7 @@ def compare_judges(
         both = tuple(
             read_answers(sets[0], store, each, segment_seconds=config.segment_seconds) for each in (annotator, against)
         )
+        votes = latest(store.judgements(sets[0].hashes, annotators=[annotator, against]))
     folder = project.report(name)
     require_free(project, folder, "judges")
     with writing(folder):
@@ -74,6 +77,7 @@ def compare_judges(
             excluded=motion.excluded,
             manifest=manifest(dtype=None, device=None),
             made=provenance(),
+            probes=verdicts_on(read_verdicts(project.root), votes),
         )
         _write(project, folder, report, [each.folder for each in sets])
     if config.strict and report.excluded:

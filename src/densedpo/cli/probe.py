@@ -1,0 +1,57 @@
+"""`densedpo judge probe`: whether a judge can be trusted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from densedpo.cli.options import AllowStaleOption, ConfigOption, ProjectOption, SetOption
+
+if TYPE_CHECKING:
+    from densedpo.judge.probe.records import ProbeCard
+
+PairsArgument = Annotated[str, typer.Argument(metavar="PAIRS", help="Name of the pairs that both have judged.")]
+
+
+def probe(
+    annotator: Annotated[str, typer.Argument(metavar="ANNOTATOR", help="The judge that is looked at.")],
+    pairs: PairsArgument,
+    truth: Annotated[str, typer.Option("--truth", help="Person or judge whose answers are held to be true.")],
+    project: ProjectOption = None,
+    config: ConfigOption = None,
+    set_: SetOption = [],
+    allow_stale: AllowStaleOption = False,
+) -> None:
+    """Hold a judge against a known slice, probe what it looks at, and write its card."""
+    from densedpo.cli.judge import _labels, _pair_set
+    from densedpo.core.config import load_config
+    from densedpo.core.workspace import find_project
+    from densedpo.judge.probe.config import ProbeConfig
+    from densedpo.judge.probe.run import probe_judge
+
+    settings = load_config(ProbeConfig, config, set_)
+    found = find_project(project)
+    pair_set = _pair_set(found, pairs, allow_stale=allow_stale)
+    with _labels(found, create=False) as store:
+        card, path = probe_judge(found, pair_set, store, annotator=annotator, truth=truth, config=settings)
+    typer.echo(_table(card))
+    typer.echo(f"{annotator} {'passed' if card.passed else 'FAILED'}: {found.relative(path)}")
+    for reason in card.reasons:
+        typer.echo(f"  {reason}")
+
+
+def _table(card: ProbeCard) -> str:
+    lines = [f"{card.annotator} against {card.truth}: {card.num_segments} segments of {card.num_pairs} pairs"]
+    for check in card.checks:
+        if check.estimate is None:
+            value = f"not computed: {check.reason}"
+        else:
+            low, high = check.estimate.low, check.estimate.high
+            between = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+            value = f"{check.estimate.value:.3f}{between} n={check.estimate.n} against {check.against:g}"
+            value += " ALARM" if check.alarm else ""
+        lines.append(f"  {check.name:<9}{check.meaning:<88} {value}")
+    if not card.asked:
+        lines.append(f"  the judge was not asked anything: {card.not_asked}")
+    return "\n".join(lines)
