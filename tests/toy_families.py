@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -97,8 +97,12 @@ def t5_encoder(num_words: int):
     ).eval()
 
 
-def build_cogvideox():
-    """A random `CogVideoXPipeline` with rotary positions and the schedule of the released models."""
+def build_cogvideox(**changes: object):
+    """A random `CogVideoXPipeline` with rotary positions and the schedule of the released models.
+
+    Args:
+        changes: to the transformer's config.
+    """
     from diffusers import (
         AutoencoderKLCogVideoX,
         CogVideoXDDIMScheduler,
@@ -107,6 +111,22 @@ def build_cogvideox():
     )
 
     tokenizer = build_tokenizer()
+    config = {
+        "num_attention_heads": 4,
+        "attention_head_dim": 16,
+        "in_channels": 4,
+        "out_channels": 4,
+        "time_embed_dim": 16,
+        "text_embed_dim": TEXT_WIDTH,
+        "num_layers": 2,
+        "sample_width": 4,
+        "sample_height": 4,
+        "sample_frames": 9,
+        "patch_size": 2,
+        "temporal_compression_ratio": 4,
+        "max_text_seq_length": MAX_SEQUENCE_LENGTH,
+        "use_rotary_positional_embeddings": True,
+    } | changes
     with seeded_init(0):
         return CogVideoXPipeline(
             tokenizer=tokenizer,
@@ -121,22 +141,7 @@ def build_cogvideox():
                 sample_width=32,
                 scaling_factor=0.7,
             ).eval(),
-            transformer=CogVideoXTransformer3DModel(
-                num_attention_heads=4,
-                attention_head_dim=16,
-                in_channels=4,
-                out_channels=4,
-                time_embed_dim=16,
-                text_embed_dim=TEXT_WIDTH,
-                num_layers=2,
-                sample_width=4,
-                sample_height=4,
-                sample_frames=9,
-                patch_size=2,
-                temporal_compression_ratio=4,
-                max_text_seq_length=MAX_SEQUENCE_LENGTH,
-                use_rotary_positional_embeddings=True,
-            ).eval(),
+            transformer=CogVideoXTransformer3DModel(**config).eval(),
             scheduler=CogVideoXDDIMScheduler(
                 prediction_type="v_prediction",
                 rescale_betas_zero_snr=True,
@@ -162,6 +167,16 @@ COGVIDEOX = ToyFamily(
     from_pipeline=lambda z, t: z.permute(0, 2, 1, 3, 4) * norm_of_path(t),
     noised=lambda scheduler, sample, eps, timesteps: scheduler.add_noise(sample, eps, timesteps),
 )
+
+# 13 frames are 4 latent frames, two to a token; and the smaller model, whose positions are sines in its transformer
+VARIANTS = {
+    "CogVideoX 1.5": replace(
+        COGVIDEOX,
+        build=lambda: build_cogvideox(patch_size_t=2, patch_bias=False, sample_frames=13),
+        settings={**SETTINGS, "num_frames": 13},
+    ),
+    "CogVideoX 2B": replace(COGVIDEOX, build=lambda: build_cogvideox(use_rotary_positional_embeddings=False)),
+}
 
 
 def build_ltx():

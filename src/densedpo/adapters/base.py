@@ -137,7 +137,7 @@ def target_scale(target: Target, t: Float[Tensor, " batch"]) -> Float[Tensor, " 
 
 
 class VideoModel(Protocol):
-    """A text-to-video model in the package's conventions.
+    """A text-to-video model in the package's conventions. Its components are loaded when they are first used.
 
     Latents are `B C F H W` in the denoiser's normalised space; t is in [0, 1] with 1 = noise; velocity = eps - x.
     """
@@ -168,6 +168,9 @@ class VideoModel(Protocol):
 
     def encode_text(self, captions: list[str]) -> TextCondition:
         """Embeddings of captions; words that the vocabulary lacks are warned of, once each."""
+
+    def free_encoders(self) -> None:
+        """Lets go of the text encoders and the autoencoder and their memory; they are loaded again where needed."""
 
     def predict(
         self, x_t: Float[Tensor, "batch c f h w"], t: Float[Tensor, " batch"], text: TextCondition

@@ -9,6 +9,7 @@ in z is an Euler step in x_t.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from transformers import T5EncoderModel
 
 from densedpo.adapters import cogvideox_files, directory
 from densedpo.adapters.base import Target, TextCondition
-from densedpo.adapters.loading import LOCAL, UnknownWords, freeze, load_tokenizer, loading
+from densedpo.adapters.loading import UnknownWords, load_component, load_tokenizer
 from densedpo.adapters.lora import load_lora, save_lora
 from densedpo.adapters.pixels import decode_clips, encode_clips
 
@@ -50,7 +51,7 @@ class CogVideoXModel:
     trained_t: tuple[float, float] = (0.0, 1.0)
 
     def __init__(self, folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
-        """Loads the model from local safetensors; nothing is fetched and no pickle is opened.
+        """Checks the directory; nothing is fetched, no pickle is opened, and weights are read when they are used.
 
         Args:
             dtype: of the denoiser and the text encoder; the autoencoder is in float32.
@@ -65,16 +66,45 @@ class CogVideoXModel:
         self.vae_fingerprint = directory.fingerprint(folder, ("vae",))
         self._device = torch.device(device)
         self._dtype = dtype
-        self._pipeline = load_pipeline(folder, device=device, dtype=dtype)
-        self._unknown_words = UnknownWords(self._pipeline.tokenizer)
-        self._scaling = float(self._pipeline.vae.config.scaling_factor)
-        self._levels = noise_levels(self._pipeline.scheduler)
-        self._rotary = self._rotary_embedding()
+        self._folder = folder
+        self._scheduler = ddim_scheduler(folder)
+        self._levels = noise_levels(self._scheduler).to(self._device)
+
+    @cached_property
+    def _transformer(self) -> CogVideoXTransformer3DModel:
+        load = CogVideoXTransformer3DModel.from_pretrained
+        return load_component(load, self._folder / "transformer", device=self._device, torch_dtype=self._dtype)
+
+    @cached_property
+    def _vae(self) -> AutoencoderKLCogVideoX:
+        load = AutoencoderKLCogVideoX.from_pretrained
+        return load_component(load, self._folder / "vae", device=self._device, torch_dtype=torch.float32)
+
+    @cached_property
+    def _text(self) -> CogVideoXPipeline:
+        """The pipeline as far as it encodes captions."""
+        load = T5EncoderModel.from_pretrained
+        return CogVideoXPipeline(
+            tokenizer=load_tokenizer(self._folder / "tokenizer"),
+            text_encoder=load_component(load, self._folder / "text_encoder", device=self._device, dtype=self._dtype),
+            vae=None,
+            transformer=None,
+            scheduler=self._scheduler,
+        )
+
+    @cached_property
+    def _unknown_words(self) -> UnknownWords:
+        return UnknownWords(self._text.tokenizer)
+
+    def free_encoders(self) -> None:
+        """See `VideoModel`."""
+        for name in ("_vae", "_text"):
+            self.__dict__.pop(name, None)
 
     @property
     def denoiser(self) -> CogVideoXTransformer3DModel:
         """The transformer; its base weights are frozen."""
-        return self._pipeline.transformer
+        return self._transformer
 
     @torch.no_grad()
     def encode_video(self, frames: UInt8[np.ndarray, "batch time row column 3"]) -> Float[Tensor, "batch c f h w"]:
@@ -85,8 +115,8 @@ class CogVideoXModel:
         """
 
         def encode(video: Tensor) -> Tensor:
-            raw: Tensor = self._pipeline.vae.encode(video).latent_dist.mode()
-            return raw * self._scaling
+            raw: Tensor = self._vae.encode(video).latent_dist.mode()
+            return raw * float(self._vae.config.scaling_factor)
 
         return encode_clips(frames, encode, geometry=self.geometry, device=self._device)
 
@@ -95,7 +125,7 @@ class CogVideoXModel:
         """The clips of scaled latents, rounded to uint8."""
 
         def decode(some: Tensor) -> Tensor:
-            video: Tensor = self._pipeline.vae.decode(some / self._scaling).sample
+            video: Tensor = self._vae.decode(some / float(self._vae.config.scaling_factor)).sample
             return video
 
         return decode_clips(latents, decode, geometry=self.geometry, device=self._device)
@@ -104,7 +134,7 @@ class CogVideoXModel:
     def encode_text(self, captions: list[str]) -> TextCondition:
         """Embeddings of captions as the pipeline makes them: padded, and padding attended to."""
         self._unknown_words.warn(captions)
-        embeds, _ = self._pipeline.encode_prompt(
+        embeds, _ = self._text.encode_prompt(
             captions,
             do_classifier_free_guidance=False,
             max_sequence_length=self.geometry.max_sequence_length,
@@ -121,7 +151,7 @@ class CogVideoXModel:
         norm = ((1 - rows) ** 2 + rows**2).sqrt()
         z = x_t.to(self._device, torch.float32) / norm
         rotary = self._rotary
-        v: Tensor = self._pipeline.transformer(
+        v: Tensor = self._transformer(
             hidden_states=z.permute(0, 2, 1, 3, 4).to(self._dtype),
             encoder_hidden_states=text.embeds.to(self._dtype),
             timestep=self.timestep(t),
@@ -146,7 +176,7 @@ class CogVideoXModel:
         The scheduler steps to `timestep - 1000 // num_steps`, which is its next timestep where `num_steps` divides
         1000; elsewhere it lands between two of its own timesteps, and these levels do not.
         """
-        scheduler = self._pipeline.scheduler
+        scheduler = self._scheduler
         scheduler.set_timesteps(num_steps)
         steps = self._levels[scheduler.timesteps.to(self._device)]
         return torch.cat([steps, steps.new_zeros(1)])
@@ -159,31 +189,28 @@ class CogVideoXModel:
         """Puts a saved LoRA on the transformer, in place of the one that is there; see `load_lora`."""
         load_lora(CogVideoXLoraLoaderMixin, self.denoiser, path)
 
-    def _rotary_embedding(self) -> Rotary | None:
+    @cached_property
+    def _rotary(self) -> Rotary | None:
         """As the pipeline makes it; the smaller CogVideoX has learned or sine positions inside its transformer."""
         if not self.denoiser.config.use_rotary_positional_embeddings:
             return None
-        cos, sin = self._pipeline._prepare_rotary_positional_embeddings(
+        pipeline = CogVideoXPipeline(
+            tokenizer=None, text_encoder=None, vae=None, transformer=self.denoiser, scheduler=self._scheduler
+        )
+        pipeline.vae_scale_factor_spatial = self.geometry.spatial_stride
+        cos, sin = pipeline._prepare_rotary_positional_embeddings(
             self.geometry.height, self.geometry.width, self.geometry.num_latent_frames, self._device
         )
         return Rotary(cos=cos, sin=sin)
 
 
-def load_pipeline(folder: Path, *, device: str, dtype: torch.dtype) -> CogVideoXPipeline:
-    """The components of a checked directory, frozen and in evaluation mode, with the deterministic scheduler."""
-    with loading(folder, "CogVideoX"):
-        transformer = CogVideoXTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=dtype, **LOCAL)
-        vae = AutoencoderKLCogVideoX.from_pretrained(folder / "vae", torch_dtype=torch.float32, **LOCAL)
-        text_encoder = T5EncoderModel.from_pretrained(folder / "text_encoder", dtype=dtype, **LOCAL)
-        tokenizer = load_tokenizer(folder / "tokenizer")
-    freeze(transformer, vae, text_encoder, device=device)
-    # the larger checkpoints name a scheduler that adds noise at each step; a pair's two halves start apart and stay so
-    # without it
+def ddim_scheduler(folder: Path) -> CogVideoXDDIMScheduler:
+    """The deterministic scheduler with the checkpoint's schedule.
+
+    The larger checkpoints name one that adds noise at each step; the two halves of a pair differ by their start alone.
+    """
     config = directory.read_json(folder / "scheduler" / "scheduler_config.json")
-    scheduler = CogVideoXDDIMScheduler.from_config({**config, "_class_name": "CogVideoXDDIMScheduler"})
-    return CogVideoXPipeline(
-        tokenizer=tokenizer, text_encoder=text_encoder, vae=vae, transformer=transformer, scheduler=scheduler
-    )
+    return CogVideoXDDIMScheduler.from_config({**config, "_class_name": "CogVideoXDDIMScheduler"})
 
 
 def noise_levels(scheduler: CogVideoXDDIMScheduler) -> Float[Tensor, " timestep"]:

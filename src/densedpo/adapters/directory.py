@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +18,8 @@ from densedpo.core.errors import BadInput
 
 PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 SETTINGS_FILE: Final = "densedpo.json"
+
+MAX_HEADER_BYTES: Final = 100_000_000  # as safetensors bounds it
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -145,7 +148,7 @@ def check_components(folder: Path, components: Mapping[str, tuple[str, ...]]) ->
 
 
 def check_weights(folder: Path) -> None:
-    """Refuses a component whose weights are not there in full, or are not safetensors.
+    """Refuses a component whose weights are not there in full, or are not safetensors; reads their headers alone.
 
     Raises:
         BadInput: names the file.
@@ -160,6 +163,8 @@ def check_weights(folder: Path) -> None:
                 "convert it to safetensors"
             )
         raise BadInput(f"{folder} holds no .safetensors file: the model directory is not complete")
+    for file in sorted(folder.glob("*.safetensors")):
+        read_header(file)
     for index_path in folder.glob("*.index.json"):
         shards = read_json(index_path).get("weight_map", {})
         names = sorted(set(shards.values())) if isinstance(shards, dict) else []
@@ -169,6 +174,29 @@ def check_weights(folder: Path) -> None:
                 raise BadInput(f"{index_path} names {name!r} as weights: only .safetensors beside it are loaded")
             if not (folder / name).is_file():
                 raise BadInput(f"{folder / name} is missing: the model directory is not complete")
+
+
+def read_header(file: Path) -> dict[str, dict[str, list[int]]]:
+    """What a safetensors file holds, by name, from its head: JSON behind its length in 8 bytes.
+
+    Raises:
+        BadInput: the file is not one, or is shorter than its head says.
+    """
+    with file.open("rb") as opened:
+        start = opened.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else MAX_HEADER_BYTES
+        text = opened.read(length) if length < MAX_HEADER_BYTES else b""
+    try:
+        header = json.loads(text)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        header = None
+    if not isinstance(header, dict):
+        raise BadInput(f"{file} is not a whole safetensors file")
+    tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+    if file.stat().st_size != 8 + length + end:
+        raise BadInput(f"{file} is not a whole safetensors file: its head tells of another size; copy it again")
+    return tensors
 
 
 def fingerprint(folder: Path, components: tuple[str, ...], recorded: Mapping[str, object] | None = None) -> str:

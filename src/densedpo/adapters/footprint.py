@@ -7,9 +7,7 @@ backend in use keeps (Korthikanti et al., 2205.05198, equation 2). What the auto
 
 from __future__ import annotations
 
-import json
 import math
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,12 +15,11 @@ from pathlib import Path
 from typing import Final
 
 from densedpo.adapters.base import Geometry
-from densedpo.adapters.directory import Family, read_json
+from densedpo.adapters.directory import Family, read_header, read_json
 from densedpo.core.errors import BadInput
 
 LAYER_BYTES_16_BIT: Final = 34
 LORA_BYTES: Final = 16  # float32: the weight, its gradient and two moments
-MAX_HEADER_BYTES: Final = 100_000_000  # as the format itself bounds it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,8 +132,10 @@ def read_footprint(folder: Path, family: Family) -> Footprint:
             for name, found in shapes.items()
         ),
         denoisers=denoisers,
-        width=_number(config, "num_attention_heads") * _number(config, "attention_head_dim"),
-        num_layers=_number(config, "num_layers") + _number(config, "num_single_layers"),
+        width=_number(config, "num_attention_heads", folder) * _number(config, "attention_head_dim", folder),
+        # a second kind of layers, where a family has it
+        num_layers=_number(config, "num_layers", folder)
+        + _number({"num_single_layers": 0} | config, "num_single_layers", folder),
         num_tokens=_num_tokens(config, geometry),
         lora_per_rank=_lora_per_rank(shapes[denoisers[-1]], family.lora_targets),
         missing=missing,
@@ -151,9 +150,8 @@ def tensor_shapes(folder: Path) -> Mapping[str, tuple[int, ...]]:
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for file in sorted(folder.glob("*.safetensors")):
-        for name, entry in _header(file).items():
-            if name != "__metadata__":
-                shapes.setdefault(name, tuple(entry["shape"]))
+        for name, entry in read_header(file).items():
+            shapes.setdefault(name, tuple(entry["shape"]))
     return shapes or _shapes_from_config(folder)
 
 
@@ -186,21 +184,8 @@ def _num_tokens(config: Mapping[str, object], geometry: Geometry) -> int:
     return num_in_time * (height // geometry.patch) * (width // geometry.patch)
 
 
-def _header(file: Path) -> dict[str, dict[str, list[int]]]:
-    """The JSON at the head of a safetensors file, behind its length in 8 bytes."""
-    with file.open("rb") as opened:
-        start = opened.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else MAX_HEADER_BYTES
-        text = opened.read(length) if length < MAX_HEADER_BYTES else b""
-    try:
-        header = json.loads(text)
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise BadInput(f"{file} is not a whole safetensors file") from None
-    if not isinstance(header, dict):
-        raise BadInput(f"{file} is not a whole safetensors file")
-    return header
-
-
-def _number(config: Mapping[str, object], key: str) -> int:
-    value = config.get(key, 0)
-    return value if isinstance(value, int) else 0
+def _number(config: Mapping[str, object], key: str, folder: Path) -> int:
+    value = config.get(key)
+    if not isinstance(value, int):
+        raise BadInput(f"{folder}: {key} of the denoiser's config is {value!r}, not a whole number")
+    return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from transformers import CLIPTextModel, LlamaModel
 
 from densedpo.adapters import directory, hunyuan_files
 from densedpo.adapters.base import Target, TextCondition
-from densedpo.adapters.loading import LOCAL, UnknownWords, freeze, load_tokenizer, loading
+from densedpo.adapters.loading import UnknownWords, load_component, load_tokenizer
 from densedpo.adapters.lora import load_lora, save_lora
 from densedpo.adapters.pixels import decode_clips, encode_clips
 
@@ -36,7 +37,7 @@ class HunyuanModel:
     trained_t: tuple[float, float] = (0.0, 1.0)
 
     def __init__(self, folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
-        """Loads the model from local safetensors; nothing is fetched and no pickle is opened.
+        """Checks the directory; nothing is fetched, no pickle is opened, and weights are read when they are used.
 
         Args:
             dtype: of the denoiser and the text encoders; the autoencoder is in float32.
@@ -52,14 +53,48 @@ class HunyuanModel:
         self._settings = hunyuan_files.settings_of(folder)
         self._device = torch.device(device)
         self._dtype = dtype
-        self._pipeline = load_pipeline(folder, device=device, dtype=dtype)
-        self._unknown_words = UnknownWords(self._pipeline.tokenizer)
-        self._scaling = float(self._pipeline.vae.config.scaling_factor)
+        self._folder = folder
+        config = directory.read_json(folder / "scheduler" / "scheduler_config.json")
+        self._scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
+
+    @cached_property
+    def _transformer(self) -> HunyuanVideoTransformer3DModel:
+        load = HunyuanVideoTransformer3DModel.from_pretrained
+        return load_component(load, self._folder / "transformer", device=self._device, torch_dtype=self._dtype)
+
+    @cached_property
+    def _vae(self) -> AutoencoderKLHunyuanVideo:
+        load = AutoencoderKLHunyuanVideo.from_pretrained
+        return load_component(load, self._folder / "vae", device=self._device, torch_dtype=torch.float32)
+
+    @cached_property
+    def _text(self) -> HunyuanVideoPipeline:
+        """The pipeline as far as it encodes captions."""
+        first, second = LlamaModel.from_pretrained, CLIPTextModel.from_pretrained
+        folder, device, dtype = self._folder, self._device, self._dtype
+        return HunyuanVideoPipeline(
+            tokenizer=load_tokenizer(folder / "tokenizer"),
+            text_encoder=load_component(first, folder / "text_encoder", device=device, dtype=dtype),
+            tokenizer_2=load_tokenizer(folder / "tokenizer_2"),
+            text_encoder_2=load_component(second, folder / "text_encoder_2", device=device, dtype=dtype),
+            vae=None,
+            transformer=None,
+            scheduler=self._scheduler,
+        )
+
+    @cached_property
+    def _unknown_words(self) -> UnknownWords:
+        return UnknownWords(self._text.tokenizer)
+
+    def free_encoders(self) -> None:
+        """See `VideoModel`."""
+        for name in ("_vae", "_text"):
+            self.__dict__.pop(name, None)
 
     @property
     def denoiser(self) -> HunyuanVideoTransformer3DModel:
         """The transformer; its base weights are frozen."""
-        return self._pipeline.transformer
+        return self._transformer
 
     @torch.no_grad()
     def encode_video(self, frames: UInt8[np.ndarray, "batch time row column 3"]) -> Float[Tensor, "batch c f h w"]:
@@ -70,8 +105,8 @@ class HunyuanModel:
         """
 
         def encode(video: Tensor) -> Tensor:
-            raw: Tensor = self._pipeline.vae.encode(video).latent_dist.mode()
-            return raw * self._scaling
+            raw: Tensor = self._vae.encode(video).latent_dist.mode()
+            return raw * float(self._vae.config.scaling_factor)
 
         return encode_clips(frames, encode, geometry=self.geometry, device=self._device)
 
@@ -80,7 +115,7 @@ class HunyuanModel:
         """The clips of scaled latents, rounded to uint8."""
 
         def decode(some: Tensor) -> Tensor:
-            video: Tensor = self._pipeline.vae.decode(some / self._scaling).sample
+            video: Tensor = self._vae.decode(some / float(self._vae.config.scaling_factor)).sample
             return video
 
         return decode_clips(latents, decode, geometry=self.geometry, device=self._device)
@@ -91,7 +126,7 @@ class HunyuanModel:
         self._unknown_words.warn(captions)
         settings = self._settings
         template = {"template": settings.prompt_template, "crop_start": settings.prompt_crop}
-        embeds, pooled, mask = self._pipeline.encode_prompt(
+        embeds, pooled, mask = self._text.encode_prompt(
             captions,
             prompt_template=DEFAULT_PROMPT_TEMPLATE if settings.prompt_template is None else template,
             max_sequence_length=self.geometry.max_sequence_length,
@@ -106,7 +141,7 @@ class HunyuanModel:
         if text.mask is None or text.pooled is None:
             raise ValueError("this model's captions come with a mask and a vector: encode them by its own encode_text")
         guidance = torch.full((len(x_t),), self._settings.embedded_guidance * 1000, device=self._device)
-        velocity: Tensor = self._pipeline.transformer(
+        velocity: Tensor = self._transformer(
             hidden_states=x_t.to(self._device, self._dtype),
             timestep=t.to(self._device, torch.float32) * 1000,
             encoder_hidden_states=text.embeds.to(self._dtype),
@@ -119,7 +154,7 @@ class HunyuanModel:
 
     def sigmas(self, num_steps: int) -> Float[Tensor, " step"]:
         """The scheduler's noise levels with its shift, from 1 down to 0."""
-        scheduler = self._pipeline.scheduler
+        scheduler = self._scheduler
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, num_steps + 1)[:-1])
         sigmas: Tensor = scheduler.sigmas
         return sigmas.to(self._device, torch.float32)
@@ -131,25 +166,3 @@ class HunyuanModel:
     def load_adapter(self, path: Path) -> None:
         """Puts a saved LoRA on the transformer, in place of the one that is there; see `load_lora`."""
         load_lora(HunyuanVideoLoraLoaderMixin, self.denoiser, path)
-
-
-def load_pipeline(folder: Path, *, device: str, dtype: torch.dtype) -> HunyuanVideoPipeline:
-    """The components of a checked directory, frozen and in evaluation mode."""
-    with loading(folder, "HunyuanVideo"):
-        transformer = HunyuanVideoTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=dtype, **LOCAL)
-        vae = AutoencoderKLHunyuanVideo.from_pretrained(folder / "vae", torch_dtype=torch.float32, **LOCAL)
-        text_encoder = LlamaModel.from_pretrained(folder / "text_encoder", dtype=dtype, **LOCAL)
-        text_encoder_2 = CLIPTextModel.from_pretrained(folder / "text_encoder_2", dtype=dtype, **LOCAL)
-        tokenizer = load_tokenizer(folder / "tokenizer")
-        tokenizer_2 = load_tokenizer(folder / "tokenizer_2")
-    freeze(transformer, vae, text_encoder, text_encoder_2, device=device)
-    config = directory.read_json(folder / "scheduler" / "scheduler_config.json")
-    return HunyuanVideoPipeline(
-        tokenizer=tokenizer,
-        text_encoder=text_encoder,
-        tokenizer_2=tokenizer_2,
-        text_encoder_2=text_encoder_2,
-        vae=vae,
-        transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler.from_config(config),
-    )

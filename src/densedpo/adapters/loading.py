@@ -1,15 +1,16 @@
 """Loading the components of a model directory: local safetensors only, frozen, in evaluation mode, no progress bars.
 
-Tokenizers come with a watch on the words that they do not know.
+A component is loaded when it is first used: encoding clips needs no denoiser, and training on cached latents no
+autoencoder. Tokenizers come with a watch on the words that they do not know.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -20,11 +21,28 @@ from densedpo.core.errors import BadInput
 
 _log = logging.getLogger("densedpo")
 
-LOCAL: Final = {"local_files_only": True, "use_safetensors": True}
+Module = TypeVar("Module", bound=torch.nn.Module)
+
+
+def load_component(
+    from_pretrained: Callable[..., Module], folder: Path, *, device: torch.device, **precision: torch.dtype
+) -> Module:
+    """A component from local safetensors, frozen, in evaluation mode, on the device.
+
+    Args:
+        from_pretrained: of the component's class.
+        precision: the one keyword by which that class takes a dtype.
+
+    Raises:
+        BadInput: a file is damaged or does not fit its config.
+    """
+    with loading(folder):
+        module = from_pretrained(folder, local_files_only=True, use_safetensors=True, **precision)
+    return module.eval().requires_grad_(False).to(device)
 
 
 @contextmanager
-def loading(folder: Path, family: str) -> Iterator[None]:
+def loading(folder: Path) -> Iterator[None]:
     """What fails to load inside the block becomes one line; the loader's own bars stay off the screen.
 
     Raises:
@@ -36,7 +54,7 @@ def loading(folder: Path, family: str) -> Iterator[None]:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
         line = str(error).strip().splitlines()[0]
-        raise BadInput(f"{folder} does not load as a {family} model: {line}") from None
+        raise BadInput(f"{folder} does not load: {line}") from None
     finally:
         if shown:
             hf_logging.enable_progress_bar()
@@ -44,13 +62,8 @@ def loading(folder: Path, family: str) -> Iterator[None]:
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """A tokenizer from local files; code that it may bring is not run."""
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-
-
-def freeze(*modules: torch.nn.Module, device: str) -> None:
-    """Evaluation mode, no gradients, on the device."""
-    for module in modules:
-        module.eval().requires_grad_(False).to(device)
+    with loading(folder):
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 class UnknownWords:

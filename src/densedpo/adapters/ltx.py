@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from transformers import T5EncoderModel
 
 from densedpo.adapters import directory, ltx_files
 from densedpo.adapters.base import Target, TextCondition
-from densedpo.adapters.loading import LOCAL, UnknownWords, freeze, load_tokenizer, loading
+from densedpo.adapters.loading import UnknownWords, load_component, load_tokenizer
 from densedpo.adapters.lora import load_lora, save_lora
 from densedpo.adapters.pixels import decode_clips, encode_clips
 from densedpo.core.seeds import derive_seed, noise, seeded_init
@@ -37,7 +38,7 @@ class LTXModel:
     trained_t: tuple[float, float] = (0.0, 1.0)
 
     def __init__(self, folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
-        """Loads the model from local safetensors; nothing is fetched and no pickle is opened.
+        """Checks the directory; nothing is fetched, no pickle is opened, and weights are read when they are used.
 
         Args:
             dtype: of the denoiser and the text encoder; the autoencoder is in float32.
@@ -53,17 +54,45 @@ class LTXModel:
         self._settings = ltx_files.settings_of(folder)
         self._device = torch.device(device)
         self._dtype = dtype
-        self._pipeline = load_pipeline(folder, device=device, dtype=dtype)
-        self._unknown_words = UnknownWords(self._pipeline.tokenizer)
-        vae = self._pipeline.vae
-        channels = (1, self.geometry.latent_channels, 1, 1, 1)
-        self._mean = vae.latents_mean.float().view(channels)
-        self._std = vae.latents_std.float().view(channels) / vae.config.scaling_factor
+        self._folder = folder
+        config = directory.read_json(folder / "scheduler" / "scheduler_config.json")
+        self._scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
+
+    @cached_property
+    def _transformer(self) -> LTXVideoTransformer3DModel:
+        load = LTXVideoTransformer3DModel.from_pretrained
+        return load_component(load, self._folder / "transformer", device=self._device, torch_dtype=self._dtype)
+
+    @cached_property
+    def _vae(self) -> AutoencoderKLLTXVideo:
+        load = AutoencoderKLLTXVideo.from_pretrained
+        return load_component(load, self._folder / "vae", device=self._device, torch_dtype=torch.float32)
+
+    @cached_property
+    def _text(self) -> LTXPipeline:
+        """The pipeline as far as it encodes captions."""
+        load = T5EncoderModel.from_pretrained
+        return LTXPipeline(
+            tokenizer=load_tokenizer(self._folder / "tokenizer"),
+            text_encoder=load_component(load, self._folder / "text_encoder", device=self._device, dtype=self._dtype),
+            vae=None,
+            transformer=None,
+            scheduler=self._scheduler,
+        )
+
+    @cached_property
+    def _unknown_words(self) -> UnknownWords:
+        return UnknownWords(self._text.tokenizer)
+
+    def free_encoders(self) -> None:
+        """See `VideoModel`."""
+        for name in ("_vae", "_text"):
+            self.__dict__.pop(name, None)
 
     @property
     def denoiser(self) -> LTXVideoTransformer3DModel:
         """The transformer; its base weights are frozen."""
-        return self._pipeline.transformer
+        return self._transformer
 
     @torch.no_grad()
     def encode_video(self, frames: UInt8[np.ndarray, "batch time row column 3"]) -> Float[Tensor, "batch c f h w"]:
@@ -74,8 +103,9 @@ class LTXModel:
         """
 
         def encode(video: Tensor) -> Tensor:
-            raw: Tensor = self._pipeline.vae.encode(video).latent_dist.mode()
-            return (raw - self._mean) / self._std
+            raw: Tensor = self._vae.encode(video).latent_dist.mode()
+            mean, std = self._statistics()
+            return (raw - mean) / std
 
         return encode_clips(frames, encode, geometry=self.geometry, device=self._device)
 
@@ -88,8 +118,9 @@ class LTXModel:
         """
 
         def decode(some: Tensor) -> Tensor:
-            raw = some * self._std + self._mean
-            vae, timestep = self._pipeline.vae, None
+            mean, std = self._statistics()
+            raw = some * std + mean
+            vae, timestep = self._vae, None
             if vae.config.timestep_conditioning:
                 scale = self._settings.decode_noise
                 raw = (1 - scale) * raw + scale * noise(self.geometry.latent_shape, "decode").to(raw)
@@ -100,11 +131,16 @@ class LTXModel:
 
         return decode_clips(latents, decode, geometry=self.geometry, device=self._device)
 
+    def _statistics(self) -> tuple[Float[Tensor, "1 c 1 1 1"], Float[Tensor, "1 c 1 1 1"]]:
+        """Mean and deviation of the raw latents by channel, from the autoencoder's weights and its scaling factor."""
+        vae = self._vae
+        return vae.latents_mean.view(1, -1, 1, 1, 1), vae.latents_std.view(1, -1, 1, 1, 1) / vae.config.scaling_factor
+
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> TextCondition:
         """Embeddings of captions and the mask of their tokens, as the pipeline makes them."""
         self._unknown_words.warn(captions)
-        embeds, mask, _, _ = self._pipeline.encode_prompt(
+        embeds, mask, _, _ = self._text.encode_prompt(
             captions,
             do_classifier_free_guidance=False,
             max_sequence_length=self.geometry.max_sequence_length,
@@ -121,7 +157,7 @@ class LTXModel:
         geometry = self.geometry
         _, num_frames, height, width = geometry.latent_shape
         patch = geometry.patch
-        tokens: Tensor = self._pipeline.transformer(
+        tokens: Tensor = self._transformer(
             hidden_states=LTXPipeline._pack_latents(x_t.to(self._device, self._dtype), patch),
             encoder_hidden_states=text.embeds.to(self._dtype),
             timestep=t.to(self._device, torch.float32) * 1000,
@@ -143,7 +179,7 @@ class LTXModel:
 
     def sigmas(self, num_steps: int) -> Float[Tensor, " step"]:
         """The scheduler's noise levels from 1 down to 0; their shift depends on the number of tokens."""
-        scheduler, geometry = self._pipeline.scheduler, self.geometry
+        scheduler, geometry = self._scheduler, self.geometry
         config = scheduler.config
         _, num_frames, height, width = geometry.latent_shape
         mu = calculate_shift(
@@ -164,21 +200,3 @@ class LTXModel:
     def load_adapter(self, path: Path) -> None:
         """Puts a saved LoRA on the transformer, in place of the one that is there; see `load_lora`."""
         load_lora(LTXVideoLoraLoaderMixin, self.denoiser, path)
-
-
-def load_pipeline(folder: Path, *, device: str, dtype: torch.dtype) -> LTXPipeline:
-    """The components of a checked directory, frozen and in evaluation mode."""
-    with loading(folder, "LTX-Video"):
-        transformer = LTXVideoTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=dtype, **LOCAL)
-        vae = AutoencoderKLLTXVideo.from_pretrained(folder / "vae", torch_dtype=torch.float32, **LOCAL)
-        text_encoder = T5EncoderModel.from_pretrained(folder / "text_encoder", dtype=dtype, **LOCAL)
-        tokenizer = load_tokenizer(folder / "tokenizer")
-    freeze(transformer, vae, text_encoder, device=device)
-    config = directory.read_json(folder / "scheduler" / "scheduler_config.json")
-    return LTXPipeline(
-        tokenizer=tokenizer,
-        text_encoder=text_encoder,
-        vae=vae,
-        transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler.from_config(config),
-    )

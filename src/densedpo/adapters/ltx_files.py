@@ -98,7 +98,7 @@ def _or_derived(path: Path, config: dict[str, object], key: str, patch: str, def
     """A factor as it is written, or from the patch and the halvings where the config leaves it out."""
     if config.get(key) is not None:
         return integer(path, key, 0)
-    return integer(path, patch, default) * 2**halvings
+    return integer(path, patch, default) << halvings  # twice for each
 
 
 FAMILY: Final = Family(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import re
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from densedpo.adapters import directory, wan_files
 from densedpo.adapters.base import Target, TextCondition
-from densedpo.adapters.loading import LOCAL, UnknownWords, freeze, load_tokenizer, loading
+from densedpo.adapters.loading import UnknownWords, load_component, load_tokenizer
 from densedpo.adapters.lora import load_lora, save_lora
 from densedpo.adapters.pixels import decode_clips, encode_clips
 from densedpo.core.errors import BadInput
@@ -31,18 +31,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WanParts:
-    """The loaded components of a `WanPipeline` directory; `high` is the expert of high noise, where there are two."""
-
-    transformer: WanTransformer3DModel
-    high: WanTransformer3DModel | None
-    vae: AutoencoderKLWan
-    text_encoder: UMT5EncoderModel
-    tokenizer: PreTrainedTokenizerBase
-    scheduler: FlowMatchEulerDiscreteScheduler
-
-
 class WanModel:
     """A Wan text-to-video model as a `VideoModel` (see `densedpo.adapters.base`)."""
 
@@ -50,7 +38,7 @@ class WanModel:
     lora_targets: tuple[str, ...] = wan_files.LORA_TARGETS
 
     def __init__(self, folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
-        """Loads the model from local safetensors; nothing is fetched and no pickle is opened.
+        """Checks the directory; nothing is fetched, no pickle is opened, and weights are read when they are used.
 
         Args:
             dtype: of the denoiser and the text encoder; the autoencoder stays in float32, as Wan needs.
@@ -63,22 +51,50 @@ class WanModel:
         self.defaults = wan_files.read_defaults(folder)
         self.fingerprint = wan_files.FAMILY.fingerprint(folder)
         self.vae_fingerprint = directory.fingerprint(folder, ("vae",))
-        self._parts = load_parts(folder, device=device, dtype=dtype)
         self._boundary = wan_files.boundary(folder)
         self.trained_t = (0.0, 1.0 if self._boundary is None else self._boundary)
         self._token_timesteps = wan_files.has_token_timesteps(folder)
+        self._folder = folder
         self._device = torch.device(device)
         self._dtype = dtype
-        self._unknown_words = UnknownWords(self._parts.tokenizer)
-        channels = (1, self.geometry.latent_channels, 1, 1, 1)
-        config = self._parts.vae.config
-        self._mean = torch.tensor(config.latents_mean, device=device).view(channels)
-        self._std = torch.tensor(config.latents_std, device=device).view(channels)
+        self._scheduler = flow_scheduler(folder)
+
+    @cached_property
+    def _experts(self) -> tuple[WanTransformer3DModel, ...]:
+        """The denoisers, the one of the highest noise first; one of them but for Wan 2.2 A14B."""
+        load = WanTransformer3DModel.from_pretrained
+        return tuple(
+            load_component(load, self._folder / name, device=self._device, torch_dtype=self._dtype)
+            for name in wan_files.denoisers(self._folder)
+        )
+
+    @cached_property
+    def _vae(self) -> AutoencoderKLWan:
+        load = AutoencoderKLWan.from_pretrained
+        return load_component(load, self._folder / "vae", device=self._device, torch_dtype=torch.float32)
+
+    @cached_property
+    def _text_encoder(self) -> UMT5EncoderModel:
+        load = UMT5EncoderModel.from_pretrained
+        return load_component(load, self._folder / "text_encoder", device=self._device, dtype=self._dtype)
+
+    @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_tokenizer(self._folder / "tokenizer")
+
+    @cached_property
+    def _unknown_words(self) -> UnknownWords:
+        return UnknownWords(self._tokenizer)
+
+    def free_encoders(self) -> None:
+        """See `VideoModel`."""
+        for name in ("_vae", "_text_encoder"):
+            self.__dict__.pop(name, None)
 
     @property
     def denoiser(self) -> WanTransformer3DModel:
         """The transformer, of two experts the one of low noise; its base weights are frozen."""
-        return self._parts.transformer
+        return self._experts[-1]
 
     @torch.no_grad()
     def encode_video(self, frames: UInt8[np.ndarray, "batch time row column 3"]) -> Float[Tensor, "batch c f h w"]:
@@ -89,8 +105,8 @@ class WanModel:
         """
 
         def encode(video: Tensor) -> Tensor:
-            raw: Tensor = self._parts.vae.encode(video).latent_dist.mode()
-            return (raw - self._mean) / self._std
+            raw: Tensor = self._vae.encode(video).latent_dist.mode()
+            return (raw - self._statistic("latents_mean")) / self._statistic("latents_std")
 
         return encode_clips(frames, encode, geometry=self.geometry, device=self._device)
 
@@ -99,17 +115,22 @@ class WanModel:
         """The clips of normalised latents, rounded to uint8."""
 
         def decode(some: Tensor) -> Tensor:
-            video: Tensor = self._parts.vae.decode(some * self._std + self._mean).sample
+            raw = some * self._statistic("latents_std") + self._statistic("latents_mean")
+            video: Tensor = self._vae.decode(raw).sample
             return video
 
         return decode_clips(latents, decode, geometry=self.geometry, device=self._device)
+
+    def _statistic(self, name: str) -> Float[Tensor, "1 c 1 1 1"]:
+        """A statistic of the raw latents by channel, from the autoencoder's config."""
+        return torch.tensor(self._vae.config[name], device=self._device).view(1, -1, 1, 1, 1)
 
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> TextCondition:
         """Embeddings of captions, zero after the last token up to `max_sequence_length`, as `WanPipeline` has them."""
         clean = [clean_caption(caption) for caption in captions]
         self._unknown_words.warn(clean)
-        inputs = self._parts.tokenizer(
+        inputs = self._tokenizer(
             clean,
             padding="max_length",
             max_length=self.geometry.max_sequence_length,
@@ -119,7 +140,7 @@ class WanModel:
             return_tensors="pt",
         )
         mask = inputs.attention_mask.to(self._device)
-        embeds = self._parts.text_encoder(inputs.input_ids.to(self._device), mask).last_hidden_state
+        embeds = self._text_encoder(inputs.input_ids.to(self._device), mask).last_hidden_state
         return TextCondition(embeds=embeds.masked_fill(~mask.bool()[..., None], 0.0))
 
     def predict(
@@ -129,19 +150,19 @@ class WanModel:
 
         With two experts each row is for the one on whose side of the boundary its t lies.
         """
-        high = self._parts.high
-        if high is None or self._boundary is None:
-            return self._predict_by(self._parts.transformer, x_t, t, text)
+        if self._boundary is None:
+            return self._predict_by(self.denoiser, x_t, t, text)
+        high, low = self._experts
         # as the pipeline compares: timesteps, not t
         is_high = t.to(torch.float32) * 1000 >= self._boundary * 1000
         if not bool(is_high.any()):
-            return self._predict_by(self._parts.transformer, x_t, t, text)
+            return self._predict_by(low, x_t, t, text)
         if bool(is_high.all()):
             return self._predict_by(high, x_t, t, text)
         above, below = is_high.nonzero()[:, 0], (~is_high).nonzero()[:, 0]
         parts = [
             self._predict_by(expert, x_t[rows.to(x_t.device)], t[rows], text.rows(rows.to(text.embeds.device)))
-            for expert, rows in ((high, above), (self._parts.transformer, below))
+            for expert, rows in ((high, above), (low, below))
         ]
         order = torch.argsort(torch.cat([above, below]))
         return torch.cat(parts)[order.to(parts[0].device)]
@@ -169,8 +190,8 @@ class WanModel:
 
     def sigmas(self, num_steps: int) -> Float[Tensor, " step"]:
         """The flow-matching scheduler's noise levels, with the checkpoint's shift, from 1 down to 0."""
-        self._parts.scheduler.set_timesteps(num_steps)
-        sigmas: Tensor = self._parts.scheduler.sigmas
+        self._scheduler.set_timesteps(num_steps)
+        sigmas: Tensor = self._scheduler.sigmas
         return sigmas.to(self._device, torch.float32)
 
     def save_adapter(self, path: Path) -> Path:
@@ -183,27 +204,6 @@ class WanModel:
     def load_adapter(self, path: Path) -> None:
         """Puts a saved LoRA on the transformer, in place of the one that is there; see `load_lora`."""
         load_lora(WanLoraLoaderMixin, self.denoiser, path)
-
-
-def load_parts(folder: Path, *, device: str, dtype: torch.dtype) -> WanParts:
-    """The components of a checked directory, frozen and in evaluation mode."""
-    with loading(folder, "Wan"):
-        experts = [
-            WanTransformer3DModel.from_pretrained(folder / name, torch_dtype=dtype, **LOCAL)
-            for name in wan_files.denoisers(folder)
-        ]
-        vae = AutoencoderKLWan.from_pretrained(folder / "vae", torch_dtype=torch.float32, **LOCAL)
-        text_encoder = UMT5EncoderModel.from_pretrained(folder / "text_encoder", dtype=dtype, **LOCAL)
-        tokenizer = load_tokenizer(folder / "tokenizer")
-    freeze(*experts, vae, text_encoder, device=device)
-    return WanParts(
-        transformer=experts[-1],
-        high=experts[0] if len(experts) == 2 else None,
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
-        scheduler=flow_scheduler(folder),
-    )
 
 
 def flow_scheduler(folder: Path) -> FlowMatchEulerDiscreteScheduler:

@@ -118,6 +118,9 @@ def _tell_model(report: ModelReport, machine: Machine) -> None:
         parts = f"weights {use.weights_gib:.1f}, LoRA {use.adapter_gib:.1f}, activations {use.activations_gib:.1f}"
         fits = "fits" if use.fits else "does not fit"
         typer.echo(f"  {use.name:<40} {use.total_gib:8.1f} GiB ({parts}): {fits}")
+    uncounted = [name for name, count in report.parameters.items() if not count]
+    if uncounted:
+        typer.echo(f"not in these sums: {', '.join(uncounted)}")
     for extra in ("train",) if machine.missing["train"] else ():
         typer.echo(f"missing: extra [{extra}]; pip install 'densedpo[{extra}]'")
     typer.echo(f"missing: {report.missing}" if report.missing else "the model directory is complete")
@@ -151,7 +154,7 @@ def examine_model(model: str, machine: Machine) -> ModelReport:
 
 
 def _uses(found: Footprint, machine: Machine) -> tuple[Use, ...]:
-    """On a GPU in bfloat16, else in float32, as the verbs' defaults are."""
+    """On a GPU in bfloat16, which the settings `dtype` and `precision` ask for; without one in float32."""
     value_bytes = 4 if machine.gpu_memory_gib is None else 2
     room = machine.memory_gib if machine.gpu_memory_gib is None else machine.gpu_memory_gib
     needs = {

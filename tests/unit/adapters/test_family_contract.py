@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from densedpo.generate.sampler import sample
 from densedpo.learn.errors import residuals
 from densedpo.learn.feed.batch import ClipBatch
 from toy import ToySize, add_lora, toy_frames, toy_scene
-from toy_families import FAMILIES, ToyFamily
+from toy_families import FAMILIES, VARIANTS, ToyFamily
 
 CAPTIONS = [toy_scene(0).caption, toy_scene(3).caption]
 NUM_STEPS = 4
@@ -111,6 +112,13 @@ def test_sampling_from_noise_is_the_pipelines_own(case: Case, model: VideoModel,
     found = ours(model, guidance_scale=guidance_scale)
     assert (found - start_of(model)).abs().max() > 0.1
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_sampling_a_variant_is_the_pipelines_own(name: str, tmp_path: Path) -> None:
+    folder = VARIANTS[name].save(tmp_path)
+    case, model = Case(family=VARIANTS[name], folder=folder, pipeline=open_pipeline(folder)), load(folder)
+    torch.testing.assert_close(ours(model), theirs(case, model)[-1], atol=1e-4, rtol=0)
 
 
 def test_each_step_is_the_pipelines_own(case: Case, model: VideoModel) -> None:
@@ -282,3 +290,23 @@ def test_a_model_without_its_weights_is_refused(case: Case, tmp_path: Path) -> N
         target.write_bytes(source.read_bytes())
     with pytest.raises(BadInput, match=r"holds no \.safetensors file"):
         catalogue.find(tmp_path)
+
+
+def test_components_are_read_when_used_and_again_after_they_were_freed(case: Case, tmp_path: Path) -> None:
+    """Encoding needs no denoiser, predicting needs no encoder: what is not used is not missed."""
+    copy = Path(shutil.copytree(case.folder, tmp_path / "model"))
+    model = load(copy)
+    for weights in [*copy.glob("transformer*/*.safetensors")]:
+        weights.unlink()
+    latents, text = model.encode_video(frames_of(model)), model.encode_text(CAPTIONS)
+    with pytest.raises(BadInput, match="does not load"):
+        model.predict(start_of(model), torch.tensor([0.5, 0.5]), text)
+    model.free_encoders()
+    assert torch.equal(model.encode_video(frames_of(model)), latents)
+    assert torch.equal(model.encode_text(CAPTIONS).embeds, text.embeds)
+    model.free_encoders()
+    for weights in [*copy.glob("vae/*.safetensors"), *copy.glob("text_encoder*/*.safetensors")]:
+        weights.unlink()
+    for use in (lambda: model.encode_video(frames_of(model)), lambda: model.encode_text(CAPTIONS)):
+        with pytest.raises(BadInput, match="does not load"):
+            use()
