@@ -33,12 +33,12 @@ class Reply:
 
 
 def chat(content: str | None, *, finish_reason: str = "stop", logprobs: Json | None = None, **message: object) -> Reply:
-    """A completion with one choice; 100 tokens in, 10 out."""
+    """A completion with one choice; 2000 tokens in, 200 out."""
     choice = {
         "index": 0, "finish_reason": finish_reason, "logprobs": logprobs,
         "message": {"role": "assistant", "content": content, **message},
     }  # fmt: skip
-    usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
+    usage = {"prompt_tokens": 2000, "completion_tokens": 200, "total_tokens": 2200}
     return Reply(body={"id": "chatcmpl-1", "model": "scripted", "choices": [choice], "usage": usage})
 
 
@@ -131,7 +131,11 @@ def _handler(script: Script) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             try:
-                self._send(script.reply_to({**request, "path": self.path}, dict(self.headers)))
+                self._send(
+                    script.reply_to(
+                        {**request, "path": self.path}, {name.lower(): value for name, value in self.headers.items()}
+                    )
+                )
             except (BrokenPipeError, ConnectionResetError):
                 self.close_connection = True  # the client has left: that is what some tests are about
             finally:

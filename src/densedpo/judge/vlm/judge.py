@@ -62,6 +62,7 @@ class VlmJudge:
         self.watch: Final = OrderWatch()
         self.spending: Final = Spending(config, self.folder / "spent.jsonl")
         self._replies = Replies(folder=self.folder / "replies")
+        self._under_way: dict[str, asyncio.Task[tuple[Choice | Failure, Cost]]] = {}
         self._endpoint = Endpoint(config, Secret(value=key, variable=config.key_env), self.spending)
 
     def __enter__(self) -> Self:
@@ -133,6 +134,17 @@ class VlmJudge:
         return combined(first, second, cost=cost)
 
     async def _choice(self, request: Request) -> tuple[Choice | Failure, Cost]:
+        """One answer; the same question, asked again while it is under way, waits for the first one's answer."""
+        under_way = self._under_way.get(request.key)
+        if under_way is not None:
+            return (await under_way)[0], Cost(num_cached=1)
+        task = self._under_way[request.key] = asyncio.create_task(self._asked(request))
+        try:
+            return await task
+        finally:
+            del self._under_way[request.key]
+
+    async def _asked(self, request: Request) -> tuple[Choice | Failure, Cost]:
         read = read_chat if self._config.api == "chat" else read_systemone
         kept = self._replies.find(request)
         if kept is not None and isinstance(choice := read(kept), Choice):

@@ -22,7 +22,7 @@ QUICK = {"model": "scripted", "first_wait_s": 0.01, "frames_per_second": 1.0, "m
 @pytest.fixture
 def clips(new_pair: Callable[..., Pair]) -> PairClips:
     """Two grey clips of four frames at 2 per second: a is brighter in the first segment, b in the second."""
-    levels_a, levels_b = np.array([200, 200, 50, 50]), np.array([100, 100, 150, 150])
+    levels_a, levels_b = np.array([200, 205, 50, 55]), np.array([100, 105, 150, 155])
     a, b = (
         np.broadcast_to(levels.astype(np.uint8)[:, None, None, None], (4, 16, 16, 3)) for levels in (levels_a, levels_b)
     )
