@@ -69,10 +69,11 @@ def load_lora(loader: Loader, denoiser: ModelMixin, path: Path) -> None:
     """Puts a saved LoRA on the denoiser, in place of the one that is there.
 
     Raises:
-        BadInput: no safetensors file there, or not a LoRA of this model.
+        BadInput: no safetensors file there, or not a LoRA of this model; the one that was there still is.
     """
     file = path / ADAPTER_FILE if path.is_dir() else path
     state, metadata = _read(loader, file)
+    _check_fits(state, denoiser, file)
     if denoiser._hf_peft_config_loaded and ADAPTER_NAME in denoiser.peft_config:
         denoiser.delete_adapters(ADAPTER_NAME)
     try:
@@ -101,3 +102,22 @@ def _read(loader: Loader, file: Path) -> tuple[dict[str, torch.Tensor], dict[str
     if not state or not all("lora" in key for key in state):
         raise BadInput(f"{file} is not a LoRA in diffusers' format: a key without 'lora' in its name")
     return state, metadata
+
+
+def _check_fits(state: dict[str, torch.Tensor], denoiser: ModelMixin, file: Path) -> None:
+    """Refuses layers that the denoiser lacks, which the loader would leave out with a warning, and other widths."""
+    shapes = {
+        name.replace(".base_layer.", ".").removesuffix(".weight"): tuple(parameter.shape)
+        for name, parameter in denoiser.named_parameters()
+        if name.endswith(".weight")
+    }
+    for key, tensor in state.items():
+        layer, _, half = key.removeprefix("transformer.").partition(".lora_")
+        shape = shapes.get(layer)
+        if not key.startswith("transformer.") or shape is None:
+            raise BadInput(f"{file} does not fit this model: the denoiser has no layer {layer}")
+        if tensor.ndim != 2 or len(shape) != 2 or half not in ("A.weight", "B.weight"):
+            continue
+        width, expected = (tensor.shape[1], shape[1]) if half == "A.weight" else (tensor.shape[0], shape[0])
+        if width != expected:
+            raise BadInput(f"{file} does not fit this model: {layer} is {expected} wide, the file's {width}")

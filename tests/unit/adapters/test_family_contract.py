@@ -14,6 +14,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import load_file, save_file
 
 from densedpo.adapters import VideoModel, catalogue, load
 from densedpo.adapters.base import target_scale
@@ -290,6 +291,23 @@ def test_a_model_without_its_weights_is_refused(case: Case, tmp_path: Path) -> N
         target.write_bytes(source.read_bytes())
     with pytest.raises(BadInput, match=r"holds no \.safetensors file"):
         catalogue.find(tmp_path)
+    (tmp_path / "transformer" / "diffusion_pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(BadInput, match=r"diffusion_pytorch_model\.bin is a pickle"):
+        catalogue.find(tmp_path)
+
+
+def test_a_lora_of_another_model_is_refused(case: Case, model: VideoModel, tmp_path: Path) -> None:
+    """Another family's layer names, and another width; the adapter that is there stays."""
+    add_lora(model)
+    before = ours(model)
+    weights = load_file(model.save_adapter(tmp_path / "own"))
+    renamed = {key.replace("transformer.", "transformer.other_", 1): tensor for key, tensor in weights.items()}
+    narrow = {key: tensor[:, 1:].contiguous() if "lora_A" in key else tensor for key, tensor in weights.items()}
+    for wrong, words in ((renamed, "the denoiser has no layer other_"), (narrow, "does not fit this model: .* wide")):
+        save_file(wrong, tmp_path / "wrong.safetensors")
+        with pytest.raises(BadInput, match=words):
+            model.load_adapter(tmp_path / "wrong.safetensors")
+    assert torch.equal(ours(model), before)
 
 
 def test_components_are_read_when_used_and_again_after_they_were_freed(case: Case, tmp_path: Path) -> None:
