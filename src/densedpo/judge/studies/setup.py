@@ -59,6 +59,8 @@ def shown_left(key: bytes, item: str, person: str, number: int) -> Literal["a", 
 def _new_items(connection: Connection, study: Study, pairs: PairSet, gold: Mapping[str, tuple[int, ...]]) -> list[Item]:
     known = ledger.items(connection, study.name)
     hashes = {item.pair_hash for item in known}
+    if hashes.issuperset(pairs.hashes.values()):
+        return []  # a start need not draw what was drawn
     settings = study.settings
     drawn = sorted(pairs, key=lambda pair: generator(settings.seed, "study order", pair.id).random())
     wanted = [pair for pair in drawn[: settings.num_items] if pairs.hashes[pair.id] not in hashes]

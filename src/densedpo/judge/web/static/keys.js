@@ -48,7 +48,7 @@ export class Keys {
   }
 
   name(action) {
-    return this.map[action].replace(/[^+]+$|^ $/, (key) => NAMES[key] ?? key.toUpperCase());
+    return this.map[action].replace(/[^+]+$|^ $/, (key) => NAMES[key] ?? (key.length > 1 ? key : key.toUpperCase()));
   }
 
   set(action, key) {
