@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,7 +141,7 @@ def test_the_order_is_another_answer_than_the_one_given(
 
 def test_a_judge_is_made_again_from_its_instructions(judged_project: Project) -> None:
     for judge in (OracleJudge(OracleConfig()), OracleJudge(OracleConfig(error_rate=0.25))):
-        again = rebuild(judged_project, judge.annotator, (judge.instructions,))
+        again = rebuild(judged_project, judge.annotator, (judge.instructions,), stack=ExitStack())
         assert again.judge is not None
         assert again.judge.instructions == judge.instructions
 
@@ -163,9 +164,26 @@ def test_a_judge_that_cannot_be_made_the_same_is_not_asked(
     from densedpo.judge.reward import http
 
     monkeypatch.setattr(http, "_PAUSES_S", ())
-    found = rebuild(judged_project, annotator, instructions)
+    found = rebuild(judged_project, annotator, instructions, stack=ExitStack())
     assert found.judge is None
     assert reason in found.reason
+
+
+def test_a_judge_that_may_cost_money_is_asked_with_a_limit_only(judged_project: Project) -> None:
+    """Address and limits are no part of its instructions, so that others are no other judge."""
+    pytest.importorskip("openai")
+    from densedpo.judge.vlm.config import VlmConfig
+    from densedpo.judge.vlm.judge import VlmJudge
+
+    settings = VlmConfig(base_url="http://127.0.0.1:9/v1", model="toy", key_env="")
+    with VlmJudge(settings, key="", folder=judged_project.root / "judges") as judge:
+        name, under = judge.annotator, (judge.instructions,)
+    with ExitStack() as stack:
+        server = {"key_env": "", "base_url": "http://127.0.0.1:9/v1"}
+        free = rebuild(judged_project, name, under, settings=server, stack=stack)
+        assert (free.judge, "give a limit" in free.reason) == (None, True)
+        limited = rebuild(judged_project, name, under, settings={**server, "max_requests": 5}, stack=stack)
+        assert limited.judge is not None, limited.reason
 
 
 @pytest.fixture

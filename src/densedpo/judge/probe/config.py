@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from densedpo.core.config import Config
 
@@ -34,6 +34,11 @@ class ProbeConfig(Config):
     motion: bool = Field(default=True, description="measure motion, and whether answers follow it")
     motion_threshold: float = Field(
         default=0.25, ge=0, description="px per frame: pairs whose motion differs by less say nothing about low motion"
+    )
+    judge: dict[str, JsonValue] = Field(
+        default={},
+        description="settings of the judge that its instructions do not hold, such as judge.max_requests=500; a judge "
+        "that may cost money is asked only with a limit",
     )
     num_draws: int = Field(default=2000, ge=100, description="draws of the bootstrap")
     seed: int = Field(default=0, ge=0, description="of the bootstrap, of which pairs are asked about, and of shuffling")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -45,8 +46,9 @@ def probe_judge(
     both = [read_answers(pairs, store, each, segment_seconds=config.segment_seconds) for each in (annotator, truth)]
     votes = latest(store.judgements(pairs.hashes, annotators=[annotator]))
     folder = card_folder(project, annotator, pairs.name)
-    rebuilt = rebuild(project, annotator, tuple(sorted({vote.instructions for vote in votes})))
-    with writing(folder):
+    under = tuple(sorted({vote.instructions for vote in votes}))
+    with writing(folder), ExitStack() as stack:
+        rebuilt = rebuild(project, annotator, under, settings=config.judge, stack=stack)
         found = accuracies(both[0], both[1], pairs, seed=config.seed, num_draws=config.num_draws)
         checks = (
             accuracy_check(found[0], config),
