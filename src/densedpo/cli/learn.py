@@ -65,7 +65,7 @@ def export(
 
     from densedpo.core.errors import BadInput
     from densedpo.core.workspace import find_project
-    from densedpo.learn.release import ReleaseFormat, release
+    from densedpo.learn.release.formats import ReleaseFormat, release
 
     chosen: list[ReleaseFormat] = [known for known in get_args(ReleaseFormat) if known == format_]
     if not chosen:

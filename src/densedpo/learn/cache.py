@@ -22,8 +22,8 @@ from densedpo.core.provenance import sha256_json
 from densedpo.learn.errors import frame_errors
 from densedpo.learn.feed.batch import Draws, PairBatch, Source
 from densedpo.learn.feed.order import Visit
+from densedpo.learn.processes.team import ALONE, Team
 from densedpo.learn.reference import live_reference
-from densedpo.learn.team import ALONE, Team
 
 if TYPE_CHECKING:
     from jaxtyping import Float

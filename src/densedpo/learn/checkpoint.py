@@ -18,6 +18,7 @@ from densedpo.core.errors import BadInput
 from densedpo.core.files import naming_disk_errors, sync_folder, write_atomic
 from densedpo.core.provenance import provenance, sha256_file
 from densedpo.core.records import from_row
+from densedpo.learn.processes.shard import like, whole
 
 if TYPE_CHECKING:
     import torch
@@ -120,19 +121,21 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dic
         names: of the parameters, in the optimizer's order.
     """
     state = optimizer.state_dict()["state"]
-    return {f"{names[index]}|{key}": tensor for index, row in state.items() for key, tensor in row.items()}
+    return {f"{names[index]}|{key}": whole(tensor) for index, row in state.items() for key, tensor in row.items()}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, names: list[str], tensors: Mapping[str, Tensor]) -> None:
     """Puts back what `optimizer_tensors` gave."""
-    whole = optimizer.state_dict()
+    restored = optimizer.state_dict()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         parameter, _, key = name.rpartition("|")
         # load_state_dict keeps the very tensors, and the optimizer writes into them
-        state.setdefault(names.index(parameter), {})[key] = tensor.clone()
-    whole["state"] = state
-    optimizer.load_state_dict(whole)
+        index = names.index(parameter)
+        state.setdefault(index, {})[key] = like(tensor.clone(), parameters[index])
+    restored["state"] = state
+    optimizer.load_state_dict(restored)
 
 
 def _flat(checkpoint: Checkpoint) -> dict[str, Tensor]:

@@ -115,8 +115,8 @@ class LearnConfig(Config):
     """Where the model runs."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the frozen weights; adapter, noise, errors and losses are always float32."""
-    strategy: Literal["auto", "single", "data_parallel"] = "auto"
-    """One process, or several that share out each forward; auto: what densedpo or torchrun has started."""
+    strategy: Literal["auto", "single", "data_parallel", "fully_shard"] = "auto"
+    """One process, several that share out each forward, or that also cut the model up; auto: one of the first two."""
     process_timeout_min: Positive = 60.0
     """Minutes after which a process that hears nothing of the others gives up; resumable."""
     memory: Literal["packed", "apart", "auto"] = "packed"
@@ -131,6 +131,8 @@ class LearnConfig(Config):
         if self.use_confidence and self.objective != "dense_dpo":
             raise ValueError(f"use_confidence has no effect with {self.objective}; only dense_dpo takes soft labels")
         self._refuse_without_effect()
+        if self.strategy == "fully_shard" and self.memory == "auto":
+            raise ValueError("memory = 'auto' tries a forward, which sharded processes cannot; choose packed or apart")
         if self.objective == "dense_robust" and self.flip_rate == 0:
             raise ValueError("dense_robust without a flip_rate is dense_dpo; set flip_rate above 0")
         if self.objective == "sft":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -10,29 +10,19 @@ from densedpo.core.records import write_jsonl
 
 if TYPE_CHECKING:
     from densedpo.adapters.base import VideoModel
-    from densedpo.learn.watch.evaluate import Evaluation
+    from densedpo.learn.watch.evaluate import Evaluation, FrameReward
 
 ADAPTER_FILE: Final = "adapter.safetensors"
 WHERE_FILE: Final = "where.jsonl"
 
 
-def export_run(
-    model: VideoModel,
-    evaluation: Evaluation | None,
-    folder: Path,
-    *,
-    num_pairs: int,
-    poll: Callable[[], None],
-    writes: bool = True,
-) -> None:
-    """Writes adapter.safetensors from the adapter on the model, and where.jsonl if there are validation pairs.
+def where_learned(evaluation: Evaluation | None, num_pairs: int, poll: Callable[[], None]) -> list[FrameReward]:
+    """What where.jsonl holds of the first validation pairs; nothing where there are none."""
+    return [] if evaluation is None or not num_pairs else evaluation.rewards(num_pairs, poll)
 
-    Args:
-        writes: false in a process beside the first, which takes part in the forwards and writes nothing.
-    """
-    rewards = [] if evaluation is None or not num_pairs else evaluation.rewards(num_pairs, poll)
-    if not writes:
-        return
+
+def export_run(model: VideoModel, rewards: Sequence[FrameReward], folder: Path) -> None:
+    """Writes adapter.safetensors from the adapter on the model, and where.jsonl if there is anything for it."""
     if rewards:
         write_jsonl(folder / WHERE_FILE, rewards)
     model.save_adapter(folder / ADAPTER_FILE)

@@ -25,8 +25,9 @@ from densedpo.learn.checkpoint import (
     save_checkpoint,
 )
 from densedpo.learn.memory import out_of_memory
+from densedpo.learn.processes.shard import like, whole
+from densedpo.learn.processes.team import ALONE, Team
 from densedpo.learn.step import StepResult, take_step
-from densedpo.learn.team import ALONE, Team
 from densedpo.learn.watch.alarms import find_alarms, raise_alarms
 from densedpo.learn.watch.drift import lora_norm
 from densedpo.learn.watch.health import health_line
@@ -162,7 +163,7 @@ class _Loop:
         assert self._bench.config.ema_decay is not None
         decay = min(self._bench.config.ema_decay, (1 + num_before) / (10 + num_before))
         for name, parameter in self._bench.parameters.items():
-            self._average[name].lerp_(parameter.detach(), 1 - decay)
+            self._average[name].lerp_(whole(parameter.detach()), 1 - decay)
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -196,7 +197,7 @@ class _Loop:
         if not due or self._bench.evaluation is None or self.state.evaluated_step == step:
             return
         with self._averaged():
-            norm = lora_norm(self._bench.parameters, scale=config.lora_alpha / config.lora_rank)
+            norm = lora_norm(_copy(self._bench.parameters), scale=config.lora_alpha / config.lora_rank)
             row = self._bench.evaluation.run(step, self._bench.poll) | {"lora_norm": norm}
         self.log.write(row)
         self.state = replace(self.state, evaluated_step=step)
@@ -224,15 +225,15 @@ class _Loop:
     def _save(self) -> None:
         bench, names = self._bench, list(self._bench.parameters)
         bench.team.require_equal(bench.parameters, "the adapters")
-        if not bench.team.is_first:
-            return
         checkpoint = Checkpoint(
             state=self.state,
-            adapter=bench.parameters,
+            adapter=_copy(bench.parameters),
             optimizer=optimizer_tensors(bench.optimizer, names),
             best=self._best,
             average=self._average,
         )
+        if not bench.team.is_first:
+            return
         save_checkpoint(
             self._checkpoints,
             checkpoint,
@@ -256,10 +257,11 @@ class _Loop:
 
 
 def _copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    """Whole copies; where the tensors are cut over the processes, each of them must ask."""
+    return {name: whole(tensor.detach()).clone() for name, tensor in tensors.items()}
 
 
 def _assign(parameters: Mapping[str, torch.nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(tensors[name])
+            parameter.copy_(like(tensors[name], parameter))

@@ -59,6 +59,11 @@ def attach_lora(model: VideoModel, config: LearnConfig) -> dict[str, torch.nn.Pa
     for parameter in denoiser.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    return trainable(denoiser)
+
+
+def trainable(denoiser: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The parameters that a run moves, by name: those of the adapter."""
     return {name: parameter for name, parameter in denoiser.named_parameters() if parameter.requires_grad}
 
 
@@ -75,16 +80,19 @@ def adapters_off(denoiser: torch.nn.Module) -> Iterator[None]:
     """The base model inside the block, bit for bit: the adapters' layers are left out, not multiplied by 0."""
     layers = [module for module in denoiser.modules() if isinstance(module, BaseTunerLayer)]
     requires_grad = [(parameter, parameter.requires_grad) for layer in layers for parameter in layer.parameters()]
-    for layer in layers:
-        layer.enable_adapters(enabled=False)
+
+    def switch(*, enabled: bool) -> None:
+        for layer in layers:
+            layer.enable_adapters(enabled=enabled)
+        # either way sets the gradient flags anew, which fully_shard reads once, in the first forward
+        for parameter, flag in requires_grad:
+            parameter.requires_grad_(flag)
+
+    switch(enabled=False)
     try:
         yield
     finally:
-        for layer in layers:
-            layer.enable_adapters(enabled=True)
-        # enabling sets the gradient flags of the active adapter anew
-        for parameter, flag in requires_grad:
-            parameter.requires_grad_(flag)
+        switch(enabled=True)
 
 
 def live_reference(model: VideoModel, batch: PairBatch) -> Float[Tensor, "batch frame 1 1"]:

@@ -19,7 +19,7 @@ from densedpo.core.provenance import provenance, sha256_json
 from densedpo.core.workspace import Project, content_hash, read_stamp, require_fresh, write_stamp
 from densedpo.judge.preferences import changed_labels
 from densedpo.learn.feed.inputs import PairSplits, RealClip, read_clips, read_pairs, split_pairs
-from densedpo.learn.launch import launched, require_strategy, stated
+from densedpo.learn.processes.launch import launched, require_strategy, stated
 from densedpo.learn.stop import stop_on_signals
 
 if TYPE_CHECKING:

@@ -15,16 +15,17 @@ from densedpo.core.records import write_jsonl
 from densedpo.core.workspace import content_hash
 from densedpo.learn.audit.margins import LEFT_OUT_FILE, SegmentMargins, segment_margins
 from densedpo.learn.cache import MAX_FIRST_LOGIT, CachedReference, cache_folder, first_logit, require_small_logit
-from densedpo.learn.export import export_run
+from densedpo.learn.export import export_run, where_learned
 from densedpo.learn.feed.batch import Draws, Source
 from densedpo.learn.feed.order import TimeDensity, Visit, num_draws_visited
 from densedpo.learn.loop import Workbench, train
 from densedpo.learn.memory import memory_that_fits, recompute_activations
-from densedpo.learn.reference import ReferenceWatch, attach_lora, require_reference
+from densedpo.learn.processes.shard import make_whole, shard
+from densedpo.learn.processes.team import ALONE, Team, device_of, joined
+from densedpo.learn.reference import ReferenceWatch, attach_lora, require_reference, trainable
 from densedpo.learn.run import RunInputs, RunSummary
 from densedpo.learn.step import build_optimizer
 from densedpo.learn.tasks import PreferenceTask, SftTask
-from densedpo.learn.team import ALONE, Team, device_of, joined
 from densedpo.learn.watch.evaluate import Evaluation
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from densedpo.adapters.base import VideoModel
     from densedpo.learn.feed.inputs import LabelledPair
-    from densedpo.learn.launch import World
+    from densedpo.learn.processes.launch import World
     from densedpo.learn.stop import StopFlag
     from densedpo.learn.tasks import Task
 
@@ -58,6 +59,9 @@ def run_session(inputs: RunInputs, *, identity: str, flag: StopFlag, world: Worl
 
 def _run(inputs: RunInputs, identity: str, team: Team, poll: Callable[[], None]) -> RunSummary:
     model, parameters = load_model(inputs)
+    if team.is_sharded:
+        shard(model.denoiser)
+        parameters = trainable(model.denoiser)
     poll()
     inputs = _with_fitting_memory(inputs, model, team)
     config = inputs.config
@@ -82,7 +86,10 @@ def _run(inputs: RunInputs, identity: str, team: Team, poll: Callable[[], None])
     margins = builder.left_out_margins() if inputs.splits.left_out else []
     if margins and team.is_first:
         write_jsonl(inputs.folder / LEFT_OUT_FILE, margins)
-    export_run(model, evaluation, inputs.folder, num_pairs=config.where_pairs, poll=poll, writes=team.is_first)
+    rewards = where_learned(evaluation, config.where_pairs, poll)
+    make_whole(model.denoiser, parameters)
+    if team.is_first:
+        export_run(model, rewards, inputs.folder)
     return RunSummary(
         folder=inputs.project.relative(inputs.folder),
         steps=trained.state.step,

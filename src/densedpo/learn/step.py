@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from densedpo.learn.team import ALONE, Team
+from densedpo.learn.processes.shard import whole
+from densedpo.learn.processes.team import ALONE, Team
 
 if TYPE_CHECKING:
     from densedpo.learn.config import LearnConfig
@@ -88,11 +89,11 @@ def take_step(
     parts = []
     for visits in window:
         poll()
-        parts.append(task.backward(team.part(visits), total_weight))
+        parts.append(task.backward(team.part(visits), total_weight / team.gradient_scale))
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     team.sum_gradients(parameters)
     outcomes = team.gathered(parts, window)
-    grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm))
+    grad_norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)))
     loss = sum(float(outcome.loss.sum()) for outcome in outcomes) / total_weight
     updated = math.isfinite(loss) and math.isfinite(grad_norm)
     if updated:

@@ -153,7 +153,7 @@ PHASES = {
     "step": (loop, "take_step"),
     "save": (loop, "save_checkpoint"),
     "evaluation": (Evaluation, "run"),
-    "end": (session, "export_run"),
+    "end": (session, "where_learned"),
 }
 
 

@@ -21,7 +21,7 @@ from densedpo.core.errors import BadInput
 from densedpo.core.provenance import sha256_file
 from densedpo.core.workspace import Project
 from densedpo.learn.config import LearnConfig
-from densedpo.learn.release import release
+from densedpo.learn.release.formats import release
 from densedpo.learn.run import learn_offline
 
 SETTINGS = {

@@ -16,9 +16,9 @@ from densedpo.core.errors import BadInput
 from densedpo.core.records import Preference, read_jsonl, write_jsonl
 from densedpo.core.workspace import Project
 from densedpo.learn.config import LearnConfig
-from densedpo.learn.launch import World, require_strategy
+from densedpo.learn.processes.launch import World, require_strategy
+from densedpo.learn.processes.team import Team
 from densedpo.learn.run import learn_offline
-from densedpo.learn.team import Team
 from processes import nan_on_the_second, other_weights_on_the_second, signal_to_the_second, train_together
 
 QUICK = {
@@ -49,7 +49,9 @@ def assert_same_run(ours: Path, theirs: Path) -> None:
     residual = torch.cat([(mine[name] - other[name]).flatten() for name in other])
     assert abs(residual.mean().item()) < 1e-6
     for row, wanted in zip(rows(ours), rows(theirs), strict=True):
-        numbers = {key: value for key, value in wanted.items() if isinstance(value, float) and key != "seconds"}
+        # before the first update u is 0 but for rounding, and so is its sign
+        left_out = {"seconds", "accuracy", "loser_dominant"} if wanted["step"] == 1 else {"seconds"}
+        numbers = {key: value for key, value in wanted.items() if isinstance(value, float) and key not in left_out}
         assert {key: row[key] for key in numbers} == pytest.approx(numbers, rel=2e-2, abs=1e-4)
 
 
@@ -73,6 +75,17 @@ def test_f02_two_processes_are_one_to_float_tolerance_with_unequal_ties(labelled
     assert summary["strategy"] == "data parallel over 2 processes, gloo, cpu"
     manifest = json.loads((labelled.run("two") / "checkpoints" / "step-000004" / "manifest.json").read_text())
     assert manifest["world_size"] == 2
+
+
+def test_sharded_processes_stop_go_on_and_are_one_to_float_tolerance(labelled: Project, toy_model_dir: Path):
+    """Cut in step 3 and resumed: parameters, both moments and the average are put together and cut up again."""
+    settings = config(strategy="fully_shard", draws=2, ema_decay=0.9, memory="apart", checkpoint_activations=True)
+    assert 0 not in train_together(2, labelled, "cut", toy_model_dir, settings, signal_to_the_second)
+    assert train_together(2, labelled, "cut", toy_model_dir, settings) == [0, 0]
+    summary = json.loads((labelled.run("cut") / "summary.json").read_text(encoding="utf-8"))
+    assert summary["strategy"] == "fully sharded over 2 processes, gloo, cpu"
+    one = train(labelled, toy_model_dir, "one", settings.model_copy(update={"strategy": "auto"}))
+    assert_same_run(labelled.run("cut"), one)
 
 
 def test_f05_a_nan_on_one_process_is_skipped_on_both(labelled: Project, toy_model_dir: Path):

@@ -16,8 +16,8 @@ from densedpo.adapters.comfyui import comfyui_name
 from densedpo.core.errors import BadInput
 from densedpo.core.files import naming_disk_errors, write_atomic
 from densedpo.core.workspace import read_stamp
-from densedpo.learn.card import model_card
 from densedpo.learn.export import ADAPTER_FILE
+from densedpo.learn.release.card import model_card
 from densedpo.learn.run import RUN_FILE
 
 if TYPE_CHECKING:

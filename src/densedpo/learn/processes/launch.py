@@ -42,7 +42,7 @@ def require_strategy(config: LearnConfig, world: World) -> None:
     """
     if config.strategy == "single" and world.size > 1:
         raise BadInput(f"strategy = 'single' and {world.size} processes: start densedpo without torchrun")
-    if config.strategy == "data_parallel" and world.size == 1:
+    if config.strategy in ("data_parallel", "fully_shard") and world.size == 1:
         raise BadInput(
             f"strategy = {config.strategy!r} and one process: start several by `torchrun --nproc-per-node N -m "
             "densedpo.cli.main learn offline ...`"
@@ -59,7 +59,8 @@ def stated(config: LearnConfig, world: World) -> str:
     device = config.device.split(":")[0]
     if world.size == 1:
         return f"single process {config.device}"
-    return f"data parallel over {world.size} processes, {backend_for(config)}, {device}"
+    strategy = "fully sharded" if config.strategy == "fully_shard" else "data parallel"
+    return f"{strategy} over {world.size} processes, {backend_for(config)}, {device}"
 
 
 def backend_for(config: LearnConfig) -> str:

@@ -1,4 +1,4 @@
-"""Data parallel training: the processes share out each forward, and agree on gradients, guards and stops.
+"""Training by several processes: they share out each forward, and agree on gradients, guards and stops.
 
 Every process knows the whole window and its total weight from the labels, reads the same checkpoint, and makes the same
 decisions from the same sums; the first one alone writes. What follows from a step is the sum over all pairs, so the
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import torch
 from torch import distributed
 
-from densedpo.learn.launch import World, backend_for, stated
 from densedpo.learn.objectives import PairMetrics
 from densedpo.learn.outcome import Outcome
+from densedpo.learn.processes.launch import World, backend_for, stated
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -35,8 +35,17 @@ _METRICS: Final = ("accuracy", "margin", "win_gap", "lose_gap", "loser_dominant"
 class Team:
     """The processes of one run, seen from one of them."""
 
-    def __init__(self, world: World, device: str, strategy: str) -> None:
-        """Args: `device` is where tensors must lie to be exchanged; `strategy` says in words what is in force."""
+    def __init__(self, world: World, device: str, strategy: str, *, is_sharded: bool = False) -> None:
+        """Nothing is exchanged yet.
+
+        Args:
+            device: where tensors must lie to be exchanged.
+            strategy: in words, what is in force.
+            is_sharded: whether the parameters are cut over the processes, which then sum gradients by themselves.
+        """
+        self.is_sharded = is_sharded
+        # fully_shard takes the mean over the processes where the sum is wanted
+        self.gradient_scale = world.size if is_sharded else 1
         self.size = world.size
         self.is_first = world.is_first
         self.strategy = strategy
@@ -54,7 +63,7 @@ class Team:
 
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Replaces the gradients by their sum over all processes, in one exchange."""
-        if self.size == 1:
+        if self.size == 1 or self.is_sharded:
             return
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
@@ -108,7 +117,7 @@ class Team:
 
     def require_equal(self, tensors: Mapping[str, Tensor], what: str) -> None:
         """Raises RuntimeError unless all processes hold the same bits."""
-        if self.size == 1:
+        if self.size == 1 or self.is_sharded:
             return
         digest = hashlib.sha256()
         for name, tensor in tensors.items():
@@ -149,7 +158,8 @@ def joined(world: World, config: LearnConfig) -> Iterator[Team]:
         in_force = World(rank=distributed.get_rank(), size=distributed.get_world_size(), local_rank=world.local_rank)
         if in_force != world or distributed.get_backend() != backend_for(config):
             raise RuntimeError(f"{stated(config, world)} was asked for, and {stated(config, in_force)} is in force")
-        yield Team(in_force, device, stated(config, in_force))
+        is_sharded = config.strategy == "fully_shard"
+        yield Team(in_force, device, stated(config, in_force), is_sharded=is_sharded)
     finally:
         distributed.destroy_process_group()
 

@@ -1,0 +1,58 @@
+"""Parameters cut over the processes (FSDP2): each keeps its part of a block, and has it whole while it runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from densedpo.core.errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+
+def shard(denoiser: torch.nn.Module) -> None:
+    """Cuts every block of the denoiser, then what is left, over all processes; the adapter is on it already.
+
+    Raises:
+        BadInput: the denoiser does not say what its blocks are.
+        RuntimeError: a parameter is still whole, so that the strategy would be another than the one asked for.
+    """
+    from diffusers import ModelMixin
+
+    names = denoiser._no_split_modules if isinstance(denoiser, ModelMixin) else None
+    if not names:
+        raise BadInput(f"strategy = 'fully_shard': a {type(denoiser).__name__} does not say what its blocks are")
+    for module in list(denoiser.modules()):
+        if type(module).__name__ in names:
+            fully_shard(module)
+    fully_shard(denoiser)
+    whole_ones = [name for name, parameter in denoiser.named_parameters() if not isinstance(parameter, DTensor)]
+    if whole_ones:
+        raise RuntimeError(f"fully_shard left {len(whole_ones)} parameters whole, {whole_ones[0]} among them")
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor itself, put together from all processes where it is cut: then each of them must ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def like(tensor: Tensor, pattern: Tensor) -> Tensor:
+    """A whole tensor cut as another is, if that one is."""
+    if not isinstance(pattern, DTensor) or tensor.ndim == 0:
+        return tensor
+    return distribute_tensor(tensor.to(pattern.device), pattern.device_mesh, pattern.placements)
+
+
+def make_whole(denoiser: torch.nn.Module, names: Mapping[str, torch.nn.Parameter]) -> None:
+    """Puts whole tensors in the place of some parameters, for the denoiser to be saved; it cannot run after that."""
+    for name, parameter in names.items():
+        if isinstance(parameter, DTensor):
+            owner, _, last = name.rpartition(".")
+            values = torch.nn.Parameter(whole(parameter.detach()), requires_grad=False)
+            denoiser.get_submodule(owner).register_parameter(last, values)

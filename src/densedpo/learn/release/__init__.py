@@ -1,0 +1,1 @@
+"""A finished adapter in the formats of others, with its model card."""
