@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import reduce
 from typing import Final
 
-from densedpo.core.errors import BadInput
+from densedpo.core.errors import BadInput, Interrupted
 from densedpo.core.media import read_pair_mp4
 from densedpo.core.progress import track
 from densedpo.core.provenance import package_version, sha256_json
@@ -86,6 +86,7 @@ def judge_pairs(
         BadInput: a pair is not for this judge or cannot be cut into such segments (nothing is judged then), a video
             cannot be read, the judge does not answer as agreed, or more than 2 % of its answers cannot be read. What
             was judged before is stored.
+        Interrupted: the judge or the machine cuts the run short; what was judged is stored.
     """
     questions = _questions(judge, pairs, segment_seconds)
     known = store.known(id_ for question in questions for id_ in question.ids)
@@ -95,21 +96,26 @@ def judge_pairs(
     held: list[Judgement] = []
     cost = Cost()
     answered = _judged(judge, pairs, todo, pairs_at_once)
-    with closing(answered):
-        for question, answers in track(answered, total=len(todo), what=f"judging {pairs.name}", note=note):
-            failed = _failures(question, answers, whole=segment_seconds is None)
-            failures += failed
-            if on_failure is not None:
-                for failure in failed:
-                    on_failure(failure)
-            cost = reduce(Cost.plus, (answer.cost for answer in answers), cost)
-            held += [
-                row for row in _rows(judge, question, answers, whole=segment_seconds is None) if row.id not in known
-            ]
-            if watch is None or watch.may_store(at_end=False):
-                store.append(held, pairs.hashes)
-                held = []
-            _refuse_unreadable(judge, failures, num_questions, at_end=False)
+    try:
+        with closing(answered):
+            for question, answers in track(answered, total=len(todo), what=f"judging {pairs.name}", note=note):
+                failed = _failures(question, answers, whole=segment_seconds is None)
+                failures += failed
+                if on_failure is not None:
+                    for failure in failed:
+                        on_failure(failure)
+                cost = reduce(Cost.plus, (answer.cost for answer in answers), cost)
+                held += [
+                    row for row in _rows(judge, question, answers, whole=segment_seconds is None) if row.id not in known
+                ]
+                if watch is None or watch.may_store(at_end=False):
+                    store.append(held, pairs.hashes)
+                    held = []
+                _refuse_unreadable(judge, failures, num_questions, at_end=False)
+    except Interrupted:  # a limit or the machine cuts a run short: what is known by then is judged as at the end
+        if watch is None or watch.may_store(at_end=True):
+            store.append(held, pairs.hashes)
+        raise
     if watch is None or watch.may_store(at_end=True):
         store.append(held, pairs.hashes)
     _refuse_unreadable(judge, failures, num_questions, at_end=True)

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from densedpo.core.errors import BadInput
+from densedpo.core.files import naming_disk_errors
 from densedpo.core.provenance import sha256_json
 from densedpo.core.records import Pair
 from densedpo.judge.protocol import Answer, Cost, Failure, PairClips, SegmentAnswer
@@ -58,7 +59,8 @@ class VlmJudge:
         self._annotator = f"vlm-{slug or 'model'}-{sha256_json(options)[:8]}"
         self._instructions = f"vlm {_VERSION}: {json.dumps(options, sort_keys=True)}"
         self.folder: Final = folder / self._annotator
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with naming_disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         self.watch: Final = OrderWatch()
         self.spending: Final = Spending(config, self.folder / "spent.jsonl")
         self._replies = Replies(folder=self.folder / "replies")

@@ -43,7 +43,7 @@ def base_url(llava: Path) -> Iterator[str]:
     log = (llava.parent / "serve.log").open("wb")
     command = [
         sys.executable, "-c", "from transformers.cli.transformers import main; main()",
-        "serve", "--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--force-model", str(llava),
+        "serve", str(llava), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu",
     ]  # fmt: skip
     server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
     try:

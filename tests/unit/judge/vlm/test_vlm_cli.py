@@ -127,6 +127,7 @@ def test_f82_a_spent_limit_is_75_and_the_next_run_goes_on(fresh_project: Project
         cut = vlm(fresh_project, script, max_requests=10, concurrency=1, pairs_at_once=1)
         assert (cut.code, len(script.requests)) == (75, 10)
         assert "max_requests = 10 is reached" in cut.err
+        assert answers(fresh_project) == EXPECTED[:4]  # the pair that was whole
         done = vlm(fresh_project, script)
     assert (done.code, len(script.requests), answers(fresh_project)) == (0, 20, EXPECTED)
 
