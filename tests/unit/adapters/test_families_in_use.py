@@ -18,7 +18,7 @@ from toy_families import FAMILIES
 from toy_pairs import add_toy_pairs
 
 LEARN = settings(num_steps=2, batch_pairs=2, eval_every=2, eval_pairs=2, eval_draws=2, lora_rank=2, learning_rate=1e-2)
-# TI2V-5B's toy clips are of another size than the toy pairs; one family in every run of the tests, the rest in slow ones
+# TI2V-5B's toy clips are of another size than the toy pairs; all families but one are left to the slow tests
 NAMES = [
     pytest.param(name, marks=() if name == "CogVideoX" else pytest.mark.slow) for name in FAMILIES if "TI2V" not in name
 ]
