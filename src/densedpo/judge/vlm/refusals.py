@@ -88,8 +88,10 @@ def _status(error: openai.APIStatusError, secret: Secret) -> Failure:
 
 
 def _said(error: openai.APIStatusError) -> str:
-    # an HTML page of a proxy says nothing more than its status
-    return error.message if isinstance(error.body, dict) else error.response.reason_phrase
+    if isinstance(error.body, dict):
+        said = error.body.get("message") or error.body.get("detail")  # OpenAI's form, or FastAPI's
+        return str(said) if said else error.message
+    return error.response.reason_phrase  # an HTML page of a proxy says nothing more than its status
 
 
 def _retry_after(response: httpx2.Response) -> float:

@@ -82,8 +82,9 @@ def test_f77_a_wait_beyond_the_deadline_is_not_waited_for(clips: PairClips, new_
         (error(404), "model"),
         (error(413), "frames_per_second"),
         (error(400), "json_schema=false"),
+        (Reply(status=422, body={"detail": "Unexpected fields"}), "422: Unexpected fields"),
     ],
-    ids=["429 quota", "401", "403", "404", "413", "400"],
+    ids=["429 quota", "401", "403", "404", "413", "400", "422 of FastAPI"],
 )
 def test_f77_errors_that_stay_end_the_run(bad: Reply, said: str, clips: PairClips, new_judge: NewJudge) -> None:
     with scripted(bad) as script, pytest.raises(BadInput, match=said):

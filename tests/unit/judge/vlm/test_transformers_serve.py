@@ -101,6 +101,6 @@ def test_words_that_are_no_answer_are_typed_failures(ask: Callable[..., VlmJudge
     assert (answer.cost.num_requests, answer.cost.input_tokens > 0) == (2, True)
 
 
-def test_a_model_that_the_server_does_not_have_is_named(ask: Callable[..., VlmJudge], clips: PairClips) -> None:
-    with ask(model="another") as judge, pytest.raises(BadInput, match="another"):
+def test_what_the_server_says_of_another_model_is_passed_on(ask: Callable[..., VlmJudge], clips: PairClips) -> None:
+    with ask(model="another") as judge, pytest.raises(BadInput, match="pinned"):
         judge.judge(clips, ((0, 2),))
