@@ -291,3 +291,42 @@ def test_a_card_that_is_none_is_refused(text: str, judged_project: Project, tmp_
     path.write_text(text)
     with pytest.raises(BadInput, match="judge probe"):
         read_verdicts(judged_project.root)
+
+
+@pytest.mark.parametrize(
+    ("instructions", "settings", "said"),
+    [
+        (OracleJudge(OracleConfig()).instructions, {"max_request": 5}, r"judge\.max_request: .* no such setting"),
+        (OracleJudge(OracleConfig()).instructions, {"margin": 0.3}, r"judge\.margin: .* given under margin = "),
+        ('vlm 1: {"model": "toy"}', {"max_request": 5}, r"judge\.max_request: .* it takes .*max_requests"),
+        ('vlm 1: {"model": "toy"}', {"model": "other"}, r"given under model = 'toy'"),
+        ("read this", {"max_requests": 5}, r"judge\.max_requests has no effect.*a person"),
+    ],
+)
+def test_a_setting_that_the_judge_does_not_take_is_refused(
+    instructions: str, settings: dict[str, object], said: str, judged_project: Project
+) -> None:
+    """Before, a misspelt limit was left out without a word, and so was one that the instructions overrode."""
+    with pytest.raises(BadInput, match=said), ExitStack() as stack:
+        rebuild(judged_project, "any", (instructions,), settings=settings, stack=stack)
+
+
+def test_a_prompt_of_ones_own_is_found_by_its_path(judged_project: Project, tmp_path: Path) -> None:
+    """Instructions hold the name `mine` and a hash; the file is named again, and another one is another judge."""
+    pytest.importorskip("openai")
+    from densedpo.judge.vlm.config import VlmConfig
+    from densedpo.judge.vlm.judge import VlmJudge
+
+    mine, other = tmp_path / "mine.txt", tmp_path / "other" / "mine.txt"
+    other.parent.mkdir()
+    mine.write_text("You judge.\n---\n{{caption}} {{first}} {{second}} Which?")
+    other.write_text("You judge.\n---\n{{caption}} {{first}} {{second}} Which one?")
+    server = {"key_env": "", "base_url": "http://127.0.0.1:9/v1", "max_requests": 5}
+    settings = VlmConfig(model="toy", prompt=str(mine), **server)
+    with VlmJudge(settings, key="", folder=judged_project.root / "judges") as judge:
+        name, under = judge.annotator, (judge.instructions,)
+    with ExitStack() as stack:
+        found = rebuild(judged_project, name, under, settings={**server, "prompt": str(mine)}, stack=stack)
+        assert (found.judge is not None, found.reads_captions) == (True, True)
+        changed = rebuild(judged_project, name, under, settings={**server, "prompt": str(other)}, stack=stack)
+        assert (changed.judge, "has changed" in changed.reason) == (None, True)

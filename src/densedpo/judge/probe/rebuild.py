@@ -26,6 +26,7 @@ from densedpo.judge.reward.judge import RewardConfig, RewardJudge
 from densedpo.judge.vlm.config import VlmConfig
 
 _INSTRUCTIONS: Final = re.compile(r"(?P<kind>[a-z]+) \d+: (?P<options>\{.*\})", re.DOTALL)
+_HELD_BY_NAME: Final = frozenset({"prompt"})  # instructions have the name and the hash, not where the file lies
 Options = Mapping[str, JsonValue]
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
@@ -36,6 +37,7 @@ class Rebuilt:
 
     judge: Judge | None
     reason: str = ""
+    reads_captions: bool = False
 
 
 def rebuild(
@@ -54,56 +56,90 @@ def rebuild(
     Args:
         settings: what instructions do not hold, since no answer depends on it: limits and the name of a key.
         stack: closes what the judge holds open.
+
+    Raises:
+        BadInput: a setting that the judge does not have, or that its answers were given under.
     """
     if len(instructions) != 1:
-        return Rebuilt(judge=None, reason=f"its answers were given under {len(instructions)} instructions")
+        return _unasked(f"its answers were given under {len(instructions)} instructions", settings)
     found = _INSTRUCTIONS.fullmatch(instructions[0])
-    make = _MAKERS.get(found["kind"]) if found is not None else None
-    if found is None or make is None:
-        return Rebuilt(judge=None, reason="it is a person or a judge that cannot be called from here")
+    maker = _MAKERS.get(found["kind"]) if found is not None else None
+    if found is None or maker is None:
+        return _unasked("it is a person or a judge that cannot be called from here", settings)
     try:
-        judge = make(project, {**(settings or {}), **json.loads(found["options"])}, stack)
-    except (BadInput, ValidationError, ModuleNotFoundError, json.JSONDecodeError) as error:
+        held: Options = json.loads(found["options"])
+    except json.JSONDecodeError as error:
+        return _unasked(f"it cannot be made again: its instructions are damaged ({error})", settings)
+    _require_takes(maker, held, settings or {})
+    try:
+        rebuilt = maker.make(project, {**held, **(settings or {})}, stack)
+    except (BadInput, ValidationError, ModuleNotFoundError, KeyError) as error:
         return Rebuilt(judge=None, reason=f"it cannot be made again: {str(error).splitlines()[0]}")
-    if (judge.annotator, judge.instructions) != (annotator, instructions[0]):
+    judge = rebuilt.judge
+    if judge is None or (judge.annotator, judge.instructions) != (annotator, instructions[0]):
         return Rebuilt(judge=None, reason="it has changed since it judged: another version, other weights or options")
-    return Rebuilt(judge=judge)
+    return rebuilt
+
+
+def _unasked(reason: str, settings: Options | None) -> Rebuilt:
+    if settings:
+        raise BadInput(f"judge.{min(settings)} has no effect, since the judge is not asked: {reason}")
+    return Rebuilt(judge=None, reason=reason)
+
+
+def _require_takes(maker: _Maker, held: Options, settings: Options) -> None:
+    free = set(maker.config.model_fields) - (set(held) - _HELD_BY_NAME)
+    for name in sorted(settings):
+        if name not in maker.config.model_fields:
+            takes = f"it takes {', '.join(sorted(free))}" if free else "it takes none"
+            raise BadInput(f"judge.{name}: this judge has no such setting; {takes}")
+        if name not in free:
+            raise BadInput(
+                f"judge.{name}: its answers were given under {name} = {held[name]!r}; a judge with other options is "
+                "another judge, so leave it out"
+            )
 
 
 def _settings(cls: type[AnyConfig], options: Options) -> AnyConfig:
     return cls.model_validate({key: value for key, value in options.items() if key in cls.model_fields})
 
 
-def _oracle(_: Project, options: Options, __: ExitStack) -> Judge:
-    return OracleJudge(_settings(OracleConfig, options))
+def _oracle(_: Project, options: Options, __: ExitStack) -> Rebuilt:
+    return Rebuilt(judge=OracleJudge(_settings(OracleConfig, options)))
 
 
-def _reference(project: Project, options: Options, _: ExitStack) -> Judge:
-    return ReferenceJudge(_settings(ReferenceConfig, options), RealClips.of(project.clips))
+def _reference(project: Project, options: Options, _: ExitStack) -> Rebuilt:
+    return Rebuilt(judge=ReferenceJudge(_settings(ReferenceConfig, options), RealClips.of(project.clips)))
 
 
-def _reward(_: Project, options: Options, __: ExitStack) -> Judge:
-    return RewardJudge(_settings(RewardConfig, options))
+def _reward(_: Project, options: Options, __: ExitStack) -> Rebuilt:
+    return Rebuilt(judge=RewardJudge(_settings(RewardConfig, options)))
 
 
-def _http(_: Project, options: Options, __: ExitStack) -> Judge:
-    return HttpJudge(str(options["url"]), _settings(HttpConfig, options))
+def _http(_: Project, options: Options, __: ExitStack) -> Rebuilt:
+    return Rebuilt(judge=HttpJudge(str(options["url"]), _settings(HttpConfig, options)), reads_captions=True)
 
 
-def _vlm(project: Project, options: Options, stack: ExitStack) -> Judge:
+def _vlm(project: Project, options: Options, stack: ExitStack) -> Rebuilt:
     from densedpo.judge.vlm.judge import VlmJudge
 
     settings = _settings(VlmConfig, options)
     if settings.max_requests is None and settings.max_tokens is None and settings.max_money is None:
-        raise BadInput("it may cost money; give a limit, such as --set judge.max_requests=500")
+        raise BadInput("it may cost money; give a limit, such as --set judge.max_requests=2000")
     judge = VlmJudge(settings, key=api_key(settings.key_env), folder=project.root / "judges")
-    return stack.enter_context(judge)
+    return Rebuilt(judge=stack.enter_context(judge), reads_captions=settings.show_caption)
 
 
-_MAKERS: Final[Mapping[str, Callable[[Project, Options, ExitStack], Judge]]] = {
-    "oracle": _oracle,
-    "reference": _reference,
-    "reward": _reward,
-    "http": _http,
-    "vlm": _vlm,
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Maker:
+    config: type[Config]
+    make: Callable[[Project, Options, ExitStack], Rebuilt]
+
+
+_MAKERS: Final[Mapping[str, _Maker]] = {
+    "oracle": _Maker(config=OracleConfig, make=_oracle),
+    "reference": _Maker(config=ReferenceConfig, make=_reference),
+    "reward": _Maker(config=RewardConfig, make=_reward),
+    "http": _Maker(config=HttpConfig, make=_http),
+    "vlm": _Maker(config=VlmConfig, make=_vlm),
 }
