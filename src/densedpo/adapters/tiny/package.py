@@ -19,10 +19,11 @@ DEFAULTS = {
     "fps": FPS,
     "max_sequence_length": MAX_SEQUENCE_LENGTH,
     "num_steps": 16,
-    "guidance_scale": 3.0,
-    "eta_min": 0.65,
-    "eta_max": 0.8,
+    "guidance_scale": 2.0,
+    "eta_min": 0.7,
+    "eta_max": 0.9,
 }
+SHIFT = 3.0  # of the noise levels, as Wan has it: more of the steps lie where the layout is decided
 
 
 def assemble_pipeline(out: Path, *, transformer: WanTransformer3DModel, text_encoder: UMT5EncoderModel) -> Path:
@@ -35,7 +36,7 @@ def assemble_pipeline(out: Path, *, transformer: WanTransformer3DModel, text_enc
         text_encoder=text_encoder.to(torch.float16),
         vae=AutoencoderKLWan.from_pretrained(out / "vae").to(torch.float16),
         transformer=transformer.to(torch.float16),
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=SHIFT),
     )
     folder = out / "model"
     pipeline.save_pretrained(folder)
