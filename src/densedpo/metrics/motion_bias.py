@@ -30,7 +30,8 @@ MAX_MB7_RATIO: Final = 0.5
 class BiasCheck:
     """One statistic, what it is held against, and whether it is a cause for alarm.
 
-    `estimate` is None where it could not be computed, and `reason` then says why; there is no alarm then.
+    `estimate` is None where it could not be computed, and `reason` then says why; there is no alarm then, unless not
+    to know it is one for who asked.
     """
 
     name: str

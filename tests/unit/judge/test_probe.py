@@ -19,11 +19,11 @@ from densedpo.core.workspace import Project
 from densedpo.judge.oracle import OracleConfig, OracleJudge
 from densedpo.judge.pairset import PairSet
 from densedpo.judge.preferences import collect, read_header, write_preferences
-from densedpo.judge.probe.answers import Answers
+from densedpo.judge.probe.answers import Answers, accuracies
 from densedpo.judge.probe.asking import ask, exchanged, with_order
 from densedpo.judge.probe.config import ProbeConfig
 from densedpo.judge.probe.rebuild import rebuild
-from densedpo.judge.probe.run import card_folder, failures, probe_judge, read_card
+from densedpo.judge.probe.run import accuracy_check, card_folder, coverage_check, failures, probe_judge, read_card
 from densedpo.judge.probe.verdict import ProbeVerdict, read_verdicts, verdicts_on
 from densedpo.judge.protocol import PairClips, SegmentAnswer
 from densedpo.judge.run import judge_pairs
@@ -330,3 +330,49 @@ def test_a_prompt_of_ones_own_is_found_by_its_path(judged_project: Project, tmp_
         assert (found.judge is not None, found.reads_captions) == (True, True)
         changed = rebuild(judged_project, name, under, settings={**server, "prompt": str(other)}, stack=stack)
         assert (changed.judge, "has changed" in changed.reason) == (None, True)
+
+
+def test_a_judge_that_nearly_always_ties_does_not_pass_by_the_few_it_decides(judged_project: Project) -> None:
+    """The truth is `a` in 11 of 12 segments. The judge says `a` in one of them, else tie: right in 1 of 1, of 11."""
+    pairs = pairs_of(judged_project)
+    questions = [(pair.id, start, start + 8) for pair in pairs for start in (0, 8, 16, 24)]
+    assert len(questions) == 12
+
+    def answers(name: str, labels: list[int]) -> Answers:
+        found = dict(zip(questions, labels, strict=True))
+        return Answers(annotator=name, segments=found, clips={}, shown_left={}, labels_sha256="")
+
+    judge, truth = answers("judge", [1] + 11 * [0]), answers("truth", 11 * [1] + [0])
+    found, _ = accuracies(judge, truth, pairs, seed=0, num_draws=200)
+    assert accuracy_check(found, QUICK).estimate.value == 1.0
+    check = coverage_check(found, QUICK)
+    assert check.estimate.value == pytest.approx(1 / 11)
+    assert (check.estimate.num_values, check.alarm) == (11, True)
+    assert not coverage_check(found, QUICK.model_copy(update={"min_coverage": 0.09})).alarm
+    assert any(reason.startswith("coverage: ") for reason in failures((check,)))
+    none, _ = accuracies(judge, answers("truth", 12 * [0]), pairs, seed=0, num_draws=200)
+    assert coverage_check(none, QUICK).alarm
+
+
+def test_a_judge_that_gives_no_answer_when_asked_has_not_passed(fresh_project: Project) -> None:
+    judge, silent = Scripted(lambda clips: "a"), Scripted(lambda clips: "skip")
+    checks = ask(silent, pairs_of(fresh_project), stored(judge, fresh_project), QUICK, reads_captions=True)
+    assert [(check.name, check.estimate, check.alarm) for check in checks] == [
+        (name, None, True) for name in ("swap", "canary", "orders", "MB3", "MB4", "MB5")
+    ]
+    assert len(failures(checks)) == 6
+
+
+def test_more_orders_are_tried_on_a_judge_that_reads_captions(fresh_project: Project) -> None:
+    """It obeys the six orders in the caption and not the two on the frames: 6/8 of its ties change."""
+
+    def obeys(clips: PairClips) -> str:
+        return "a" if "first" in clips.pair.caption else "b" if "second" in clips.pair.caption else "tie"
+
+    judge = Scripted(obeys)
+    pairs, before = pairs_of(fresh_project), stored(judge, fresh_project)
+    config = QUICK.model_copy(update={"num_copies": 0, "num_swaps": 0})
+    found = {check.name: check for check in ask(judge, pairs, before, config, reads_captions=True)}
+    assert (found["canary"].estimate.value, found["canary"].alarm) == (0.0, False)
+    assert (found["orders"].estimate.value, found["orders"].alarm) == (pytest.approx(0.75), True)
+    assert {check.name for check in ask(judge, pairs, before, config)} == {"canary"}

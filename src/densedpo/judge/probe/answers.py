@@ -52,7 +52,8 @@ class Accuracy:
     """How often one annotator gives the other's answer, over questions of one kind.
 
     `decided` counts the questions that neither calls a tie. `chosen` counts those that the other does not call a tie,
-    with half a point for a tie: what a guess gets is one half in both. None where there is no such question.
+    with half a point for a tie: what a guess gets is one half in both. `coverage` is the share of those in which the
+    one names a winner, right or wrong. None where there is no such question.
     `coefficients` count ties as answers of their own, and take off what chance would give.
     """
 
@@ -60,6 +61,7 @@ class Accuracy:
     confusion: Confusion
     decided: Estimate | None
     chosen: Estimate | None
+    coverage: Estimate | None
     coefficients: Agreement | None
 
 
@@ -115,6 +117,7 @@ def accuracies(one: Answers, other: Answers, pairs: PairSet, *, seed: int, num_d
             confusion=_confusion(meeting),
             decided=_decided(meeting, seed=seed, num_draws=num_draws),
             chosen=_chosen(meeting, seed=seed, num_draws=num_draws),
+            coverage=_coverage(meeting, seed=seed, num_draws=num_draws),
             coefficients=agreement(meeting.ratings, seed=seed, num_draws=num_draws) if meeting.answers else None,
         )
         for unit, meeting in meetings
@@ -145,6 +148,11 @@ def _chosen(meeting: _Meeting, *, seed: int, num_draws: int) -> Estimate | None:
     points = [(prompt, (1 + one * other) / 2) for prompt, one, other in meeting.answers if other]
     name = "same answer where the other does not tie, a tie is half"
     return _share(points, meeting, name, seed=seed, num_draws=num_draws)
+
+
+def _coverage(meeting: _Meeting, *, seed: int, num_draws: int) -> Estimate | None:
+    points = [(prompt, float(one != 0)) for prompt, one, other in meeting.answers if other]
+    return _share(points, meeting, "a winner named where the other does not tie", seed=seed, num_draws=num_draws)
 
 
 def _share(

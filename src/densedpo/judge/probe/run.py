@@ -16,10 +16,10 @@ from densedpo.core.workspace import Project, content_hash, write_atomic, writing
 from densedpo.judge.aggregate import latest
 from densedpo.judge.pairset import PairSet
 from densedpo.judge.probe.answers import Accuracy, Answers, accuracies, read_answers
-from densedpo.judge.probe.asking import CANARY, SWAP, ask
+from densedpo.judge.probe.asking import CANARY, ORDERS, SWAP, ask
 from densedpo.judge.probe.config import ProbeConfig
 from densedpo.judge.probe.motion import label_bias, measure_pairs
-from densedpo.judge.probe.rebuild import rebuild
+from densedpo.judge.probe.rebuild import Rebuilt, rebuild
 from densedpo.judge.probe.records import ProbeCard
 from densedpo.judge.probe.verdict import CARD_FILE, instructions_sha256
 from densedpo.judge.run import now
@@ -27,7 +27,8 @@ from densedpo.judge.store import LabelStore
 from densedpo.metrics.motion_bias import BiasCheck
 
 ACCURACY: Final = "accuracy"
-DECIDING: Final = (ACCURACY, SWAP, CANARY, "MB2", "MB3", "MB4", "MB5")
+COVERAGE: Final = "coverage"
+DECIDING: Final = (ACCURACY, COVERAGE, SWAP, CANARY, ORDERS, "MB2", "MB3", "MB4", "MB5")
 
 
 def probe_judge(
@@ -52,8 +53,9 @@ def probe_judge(
         found = accuracies(both[0], both[1], pairs, seed=config.seed, num_draws=config.num_draws)
         checks = (
             accuracy_check(found[0], config),
+            coverage_check(found[0], config),
             *_motion_checks(folder, pairs, both, config),
-            *(ask(rebuilt.judge, pairs, both[0], config) if rebuilt.judge is not None else ()),
+            *_asked(rebuilt, pairs, both[0], config),
         )
         reasons = failures(checks)
         card = ProbeCard(
@@ -109,7 +111,8 @@ def card_folder(project: Project, annotator: str, pairs: str) -> Path:
 def accuracy_check(accuracy: Accuracy, config: ProbeConfig) -> BiasCheck:
     """Whether a judge's answers by segment are good enough, and surely better than guesses.
 
-    Its ties are no label and do no harm, so they are left out; a judge that only ties has no accuracy and fails.
+    Its ties are no label, so they are left out; `coverage_check` sees to it that they are not too many. A judge that
+    only ties has no accuracy and fails.
     """
     estimate = accuracy.decided
     poor = estimate is not None and (
@@ -125,6 +128,19 @@ def accuracy_check(accuracy: Accuracy, config: ProbeConfig) -> BiasCheck:
     )
 
 
+def coverage_check(accuracy: Accuracy, config: ProbeConfig) -> BiasCheck:
+    """Whether a judge names a winner often enough where there is one."""
+    estimate = accuracy.coverage
+    return BiasCheck(
+        name=COVERAGE,
+        meaning="share of the segments that the truth decides in which the judge names a winner",
+        estimate=estimate,
+        against=config.min_coverage,
+        alarm=estimate is None or estimate.value < config.min_coverage,
+        reason="" if estimate is not None else "the truth decides no segment that the judge has answered",
+    )
+
+
 def failures(checks: tuple[BiasCheck, ...]) -> tuple[str, ...]:
     """Why a judge fails, one phrase for each deciding check with an alarm; none if it passes."""
     found = []
@@ -133,6 +149,12 @@ def failures(checks: tuple[BiasCheck, ...]) -> tuple[str, ...]:
             value = "not known" if check.estimate is None else f"{check.estimate.value:.3f}"
             found.append(f"{check.name}: {check.meaning} is {value}, against {check.against:g}")
     return tuple(found)
+
+
+def _asked(rebuilt: Rebuilt, pairs: PairSet, answers: Answers, config: ProbeConfig) -> tuple[BiasCheck, ...]:
+    if rebuilt.judge is None:
+        return ()
+    return ask(rebuilt.judge, pairs, answers, config, reads_captions=rebuilt.reads_captions)
 
 
 def _motion_checks(folder: Path, pairs: PairSet, both: list[Answers], config: ProbeConfig) -> tuple[BiasCheck, ...]:
