@@ -96,13 +96,13 @@ def load_latest(folder: Path, *, identity: str) -> Checkpoint | None:
     """The newest valid checkpoint; None where none was ever written.
 
     A damaged one is named in a warning and the one before it is taken. What a killed process left half written is
-    removed; the caller holds the run's lock.
+    removed; the caller holds the run's lock, and the processes of one run may all call this at once.
 
     Raises:
         BadInput: there are checkpoints and none of them is valid.
     """
-    for part in folder.glob(f"{_PART}*"):
-        shutil.rmtree(part)
+    for part in list(folder.glob(f"{_PART}*")):
+        shutil.rmtree(part, ignore_errors=True)  # another process of the run may be faster
     found = _steps(folder)
     for path in reversed(found):
         fault = _fault(path, identity)

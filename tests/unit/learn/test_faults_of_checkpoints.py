@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,17 @@ class Payload:
 
     def __reduce__(self):
         return Path.touch, (self.mark,)
+
+
+def test_processes_that_start_again_at_once_do_not_trip_over_each_others_tidying(tmp_path: Path):
+    """Eight of them, and a few hundred folders that killed writes left: before, one found a folder gone."""
+    save(tmp_path, 1)
+    for number in range(300):
+        (tmp_path / f".tmp-{number:06d}-0").mkdir()
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: load_latest(tmp_path, identity="run"), range(8)))
+    assert [each.state.step for each in found] == 8 * [1]
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
 
 
 def test_f38_a_pickle_in_a_checkpoint_is_never_opened(tmp_path: Path, caplog):
