@@ -120,6 +120,7 @@ def test_processes_that_hold_different_weights_are_refused(labelled: Project, to
     [
         ({"strategy": "data_parallel"}, 1, "one process: start several by `torchrun"),
         ({"strategy": "single"}, 2, "start densedpo without torchrun"),
+        ({"device": "cuda:1"}, 2, "device = 'cuda:1' and 2 processes: set device = 'cuda'"),
         ({"batch_pairs": 3}, 4, "batch_pairs = 3 cannot be shared out to 4 processes"),
     ],
 )

@@ -38,7 +38,8 @@ def require_strategy(config: LearnConfig, world: World) -> None:
     """Refuses a strategy that the processes cannot carry out, in place of falling back to another.
 
     Raises:
-        BadInput: several processes where one is asked for, or the reverse; a forward too small to be shared out.
+        BadInput: several processes where one is asked for, or the reverse, or on one named GPU; a forward too small to
+            be shared out.
     """
     if config.strategy == "single" and world.size > 1:
         raise BadInput(f"strategy = 'single' and {world.size} processes: start densedpo without torchrun")
@@ -46,6 +47,11 @@ def require_strategy(config: LearnConfig, world: World) -> None:
         raise BadInput(
             f"strategy = {config.strategy!r} and one process: start several by `torchrun --nproc-per-node N -m "
             "densedpo.cli.main learn offline ...`"
+        )
+    if config.device.startswith("cuda:") and world.size > 1:
+        raise BadInput(
+            f"device = {config.device!r} and {world.size} processes: set device = 'cuda', and each takes a GPU of its "
+            "own"
         )
     if config.batch_pairs < world.size:
         raise BadInput(
