@@ -72,7 +72,7 @@ def _status(error: openai.APIStatusError, secret: Secret) -> Failure:
     said = f"{status}: {secret.hidden(_said(error))}"
     if names & _FILTERED:
         return Failure(kind="filtered", detail=said)
-    if names & _NO_QUOTA:
+    if names & _NO_QUOTA or status == 402:
         raise BadInput(f"the server says that the quota is used up ({said}); what was answered is kept") from None
     if status in _AGAIN or status >= 500:
         raise TryAgain(said, wait_s=_retry_after(error.response)) from None

@@ -77,6 +77,7 @@ def test_f77_a_wait_beyond_the_deadline_is_not_waited_for(clips: PairClips, new_
     ("bad", "said"),
     [
         (error(429, "insufficient_quota"), "quota"),
+        (error(402), "quota"),
         (error(401), "KEY"),
         (error(403), "KEY"),
         (error(404), "model"),
@@ -84,7 +85,7 @@ def test_f77_a_wait_beyond_the_deadline_is_not_waited_for(clips: PairClips, new_
         (error(400), "json_schema=false"),
         (Reply(status=422, body={"detail": "Unexpected fields"}), "422: Unexpected fields"),
     ],
-    ids=["429 quota", "401", "403", "404", "413", "400", "422 of FastAPI"],
+    ids=["429 quota", "402", "401", "403", "404", "413", "400", "422 of FastAPI"],
 )
 def test_f77_errors_that_stay_end_the_run(bad: Reply, said: str, clips: PairClips, new_judge: NewJudge) -> None:
     with scripted(bad) as script, pytest.raises(BadInput, match=said):
