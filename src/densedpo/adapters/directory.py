@@ -205,7 +205,6 @@ def fingerprint(folder: Path, components: tuple[str, ...], recorded: Mapping[str
     The content of a file is hashed once per process while its size and modification time stay the same.
 
     Args:
-        lora_targets: the linear layers of the denoiser that a LoRA adapts.
         recorded: settings that count as content.
     """
     digest = hashlib.sha256()
