@@ -52,7 +52,7 @@ def test_ipo_is_the_papers_square_times_beta_squared():
     assert first.loss.item() == pytest.approx(100 * (0.2 - 0.05) ** 2)
 
 
-def test_ipo_has_a_quarter_at_the_reference_and_its_least_where_u_is_a_half():
+def test_ipo_has_a_quarter_at_the_reference():
     errors, field = random_errors(), random_field()
     start = dense_ipo(at_reference(errors), field, beta=5.0)
     torch.testing.assert_close(start.loss, start.weight * 0.25)
