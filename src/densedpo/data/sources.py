@@ -152,7 +152,10 @@ def _refuse_twins(videos: list[SourceVideo], source: Path) -> None:
     for video in videos:
         twin = first.setdefault(video.id, video)
         if twin is not video:
-            raise BadInput(f"{source}: duplicate id {video.id!r}: {twin.path.name} and {video.path.name}; rename one")
+            raise BadInput(
+                f"{source}: duplicate id {video.id!r}: {twin.path.name} and {video.path.name}; "
+                "rename one, or give it another id"
+            )
 
 
 def _text(path: Path) -> str:

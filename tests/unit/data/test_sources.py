@@ -66,7 +66,7 @@ def test_a_listing_may_name_ids_and_splits(tmp_path: Path) -> None:
         ("\n", r"lists no videos"),
         (
             '{"video": "a.mp4", "caption": "x"}\n{"video": "a.mov", "caption": "y"}',
-            r"duplicate id 'a': a.mp4 and a.mov",
+            r"duplicate id 'a': a.mp4 and a.mov; rename one, or give it another id",
         ),
     ],
 )

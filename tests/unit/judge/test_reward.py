@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -122,8 +123,10 @@ def test_other_files_are_refused_as_weights(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors", metadata={"reward": "{}"})
-    with pytest.raises(BadInput, match="not the weights of the reward"):
-        load_reward(tmp_path / "other.safetensors")
+    (tmp_path / "pickled.safetensors").write_bytes(pickle.dumps({"x": 1}))
+    for name in ("other.safetensors", "pickled.safetensors"):
+        with pytest.raises(BadInput, match=rf"{name}: not the weights of the reward"):
+            load_reward(tmp_path / name)
 
 
 def test_the_shipped_weights_are_small() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
@@ -96,6 +96,6 @@ def load_reward(path: Path) -> TrainedReward:
             about = json.loads((file.metadata() or {})["reward"])
             network.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})  # noqa: SIM118
         margin, num_steps = float(about["margin"]), int(about["num_steps"])
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (KeyError, RuntimeError, SafetensorError, ValueError) as error:
         raise BadInput(f"{path}: not the weights of the reward: {str(error).splitlines()[0]}") from None
     return TrainedReward(network=network.eval(), margin=margin, num_steps=num_steps)
