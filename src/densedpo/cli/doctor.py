@@ -80,6 +80,10 @@ ModelArgument = Annotated[
 
 def doctor(model: ModelArgument = None, as_json: JsonOption = False) -> None:
     """Show versions, extras, processors, memory and disk; of a model its family, its size and what fits."""
+    if model is not None:
+        from densedpo.adapters import catalogue
+
+        catalogue.family_of(catalogue.locate(model))  # what is no model is refused before torch looks for a GPU
     machine = examine_machine()
     report = None if model is None else examine_model(model, machine)
     if as_json:

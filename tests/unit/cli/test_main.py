@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -116,3 +118,23 @@ def test_doctor_lists_what_is_installed(capsys: pytest.CaptureFixture[str]) -> N
     assert machine["densedpo"] == __version__
     assert machine["packages"]["numpy"]
     assert set(machine["missing"]) == {"train", "report"}
+
+
+def test_what_is_not_there_is_refused_before_torch_is_loaded(tmp_path: Path) -> None:
+    project = init_project(tmp_path / "project")
+    cases = (
+        ["doctor", str(tmp_path / "model")],
+        ["doctor", "nobody/nothing"],
+        ["learn", "export", "absent", "--project", str(project.root)],
+        ["learn", "export", "absent", "--format", "other", "--project", str(project.root)],
+    )
+    code = (
+        "import json, sys; from densedpo.cli.main import run\n"
+        "for words in json.loads(sys.argv[1]):\n"
+        "    try: run(words)\n"
+        "    except SystemExit as leaving: assert leaving.code == 2, words\n"
+        "    assert 'torch' not in sys.modules, words"
+    )
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(cases)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [line.partition(" ")[0] for line in done.stderr.splitlines()] == ["densedpo:"] * len(cases)

@@ -7,10 +7,6 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, assert_never
 
-import torch
-from peft import LoraConfig
-from safetensors.torch import load_file, save_file
-
 from densedpo.adapters import catalogue
 from densedpo.adapters.comfyui import comfyui_name
 from densedpo.core.errors import BadInput
@@ -74,6 +70,8 @@ def release(project: Project, name: str, format_: ReleaseFormat) -> Path:
 
 def _layers(run: Path) -> dict[str, tuple[Tensor, Tensor]]:
     """The down and up matrices (A, B) of each adapted layer, by its name in the denoiser."""
+    from safetensors.torch import load_file
+
     tensors = load_file(run / ADAPTER_FILE)
     names = sorted(key.removesuffix(".lora_A.weight") for key in tensors if key.endswith(".lora_A.weight"))
     return {
@@ -93,6 +91,9 @@ def _base(run: Path) -> str:
 
 def _write_peft(run: Path, folder: Path) -> None:
     """adapter_config.json and adapter_model.safetensors, as `PeftModel.save_pretrained` writes them."""
+    from peft import LoraConfig
+    from safetensors.torch import save_file
+
     layers = _layers(run)
     config = LoraConfig(
         r=int(_setting(run, "lora_rank")),
@@ -102,7 +103,7 @@ def _write_peft(run: Path, folder: Path) -> None:
         inference_mode=True,
     )
     config.save_pretrained(folder)
-    tensors: dict[str, torch.Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for name, (down, up) in layers.items():
         tensors[f"base_model.model.{name}.lora_A.weight"] = down
         tensors[f"base_model.model.{name}.lora_B.weight"] = up
@@ -111,8 +112,11 @@ def _write_peft(run: Path, folder: Path) -> None:
 
 def _write_comfyui(run: Path, file: Path) -> None:
     """One file of `lora_A`, `lora_B` and `alpha` by ComfyUI's names of the layers."""
+    import torch
+    from safetensors.torch import save_file
+
     model, alpha = catalogue.find(_base(run)), torch.tensor(_setting(run, "lora_alpha"))
-    tensors: dict[str, torch.Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for name, (down, up) in _layers(run).items():
         theirs = comfyui_name(model, name)
         tensors[f"{theirs}.lora_A.weight"] = down
