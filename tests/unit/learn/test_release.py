@@ -113,7 +113,7 @@ def test_the_card_says_what_it_was_made_from_and_what_was_measured(trained: Proj
         (trained.report(row["name"])).mkdir(parents=True, exist_ok=True)
         (trained.report(row["name"]) / "report.json").write_text(json.dumps(row), encoding="utf-8")
     card = (release(trained, "good", "peft") / "README.md").read_text(encoding="utf-8")
-    assert "12 training and 6 validation pairs" in card or "12 training and" in card
+    assert "12 training and 2 validation pairs, from" in card
     assert "`preferences/toy.jsonl` (sha256 " in card
     assert "| on held-out pairs | step 0 | step 3 |" in card
     assert "| motion | 0.25 | 0.2 to 0.3 | 12 |" in card
