@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from densedpo.cli.audit import audit
+from densedpo.cli.judging import PairsArgument, echo_summary, open_labels, open_pairs, run_judge
 from densedpo.cli.options import AllowStaleOption, ConfigOption, ProjectOption, SetOption
 from densedpo.cli.probe import probe
 from densedpo.cli.reward import http, reward
 from densedpo.cli.vlm import custom, vlm
 
-if TYPE_CHECKING:
-    from densedpo.core.workspace import Project
-    from densedpo.judge.aggregate import LabelSummary
-    from densedpo.judge.pairset import PairSet
-    from densedpo.judge.protocol import Judge
-    from densedpo.judge.run import JudgeRun
-    from densedpo.judge.store import LabelStore
-
-PairsArgument = Annotated[str, typer.Argument(metavar="PAIRS", help="Name of the pairs, as in pairs/PAIRS.")]
 PairsOption = Annotated[str, typer.Option("--pairs", help="Name of the pairs, as in pairs/NAME.")]
 
 app = typer.Typer(no_args_is_help=True, help="Judge pairs segment by segment, and turn answers into preferences.")
@@ -41,7 +33,7 @@ def oracle(
     from densedpo.judge.oracle import OracleConfig, OracleJudge
 
     settings = load_config(OracleConfig, config, set_)
-    _judge(OracleJudge(settings), find_project(project), pairs, settings.segment_seconds, allow_stale=allow_stale)
+    run_judge(OracleJudge(settings), find_project(project), pairs, settings.segment_seconds, allow_stale=allow_stale)
 
 
 @app.command()
@@ -60,7 +52,7 @@ def reference(
     settings = load_config(ReferenceConfig, config, set_)
     found = find_project(project)
     judge = ReferenceJudge(settings, RealClips.of(found.clips))
-    _judge(judge, found, pairs, settings.segment_seconds, allow_stale=allow_stale)
+    run_judge(judge, found, pairs, settings.segment_seconds, allow_stale=allow_stale)
 
 
 @app.command()
@@ -85,8 +77,8 @@ def export(
 
     settings = load_config(ExportConfig, None, set_)
     found = find_project(project)
-    pair_set = _pair_set(found, pairs, allow_stale=allow_stale)
-    with _labels(found, create=False) as store:
+    pair_set = open_pairs(found, pairs, allow_stale=allow_stale)
+    with open_labels(found, create=False) as store:
         preferences = collect(
             pair_set,
             store,
@@ -100,7 +92,7 @@ def export(
             write_rows(judgements, [to_row(row) for row in rows])
     header = preferences.header
     typer.echo(f"{found.relative(path)}: {header.num_judgements} answers by {', '.join(header.annotators)}")
-    _echo_summary(preferences.summary)
+    echo_summary(preferences.summary)
     if header.num_unjudged_pairs:
         typer.echo(f"{header.num_unjudged_pairs} pairs are not judged and were left out")
     for verdict in header.probes:
@@ -127,7 +119,7 @@ def import_(
     settings = load_config(ImportConfig, None, set_)
     found = find_project(project)
     pair_set = PairSet.read(found.pairs(pairs))
-    with _labels(found) as store:
+    with open_labels(found) as store:
         done = import_labels(file, pair_set, store, segment_seconds=settings.segment_seconds, annotator=annotator)
     typer.echo(f"{done.num_new} answers stored, {done.num_known} were stored before")
 
@@ -152,11 +144,11 @@ def serve(
 
     settings = load_config(StudyConfig, config, set_)
     found = find_project(project)
-    pair_set = _pair_set(found, pairs, allow_stale=allow_stale)
+    pair_set = open_pairs(found, pairs, allow_stale=allow_stale)
 
     from densedpo.judge.web.serve import serve as serve_study
 
-    with _labels(found) as store:
+    with open_labels(found) as store:
         serve_study(found, pair_set, store, settings, host=host, port=port, public_url=public_url, say=typer.echo)
 
 
@@ -170,16 +162,9 @@ def invite(
     from densedpo.core.workspace import find_project
     from densedpo.judge.studies.invitations import invite as invite_person
 
-    with _labels(find_project(project)) as store:
+    with open_labels(find_project(project)) as store:
         token = invite_person(store.database, name, is_admin=admin)
     typer.echo(token)
-
-
-def _labels(project: Project, *, create: bool = True) -> LabelStore:
-    from densedpo.judge.credentials import labels_at
-    from densedpo.judge.store import LabelStore
-
-    return LabelStore.open(labels_at(project.labels_db), create=create)
 
 
 app.command()(vlm)
@@ -188,44 +173,3 @@ app.command()(audit)
 app.command()(reward)
 app.command()(http)
 app.command()(probe)
-
-
-def _judge(judge: Judge, project: Project, name: str, segment_seconds: float, *, allow_stale: bool) -> None:
-    from densedpo.judge.run import judge_pairs
-
-    pairs = _pair_set(project, name, allow_stale=allow_stale)
-    with _labels(project) as store:
-        done = judge_pairs(judge, pairs, store, segment_seconds=segment_seconds)
-        _echo_run(done, pairs, store, segment_seconds)
-
-
-def _echo_run(done: JudgeRun, pairs: PairSet, store: LabelStore, segment_seconds: float) -> None:
-    from densedpo.judge.preferences import collect
-
-    preferences = collect(pairs, store, segment_seconds=segment_seconds, only_annotators=[done.annotator])
-    known = f" ({done.num_known} were judged before)" if done.num_known else ""
-    typer.echo(f"{done.annotator} judged {done.num_judged} of {len(pairs)} pairs{known}")
-    _echo_summary(preferences.summary)
-    for kind, failed in done.failures_by_kind.items():
-        first = failed[0]
-        typer.echo(f"  {f'no answer, {kind}':<40} {len(failed)}, such as pair {first.pair_id}: {first.failure.detail}")
-    typer.echo(f"next: densedpo judge export {pairs.name} --pairs {pairs.name} --annotator {done.annotator}")
-
-
-def _pair_set(project: Project, name: str, *, allow_stale: bool) -> PairSet:
-    from densedpo.core.workspace import require_fresh
-    from densedpo.judge.pairset import PairSet
-
-    pairs = PairSet.read(project.pairs(name))
-    require_fresh(pairs.folder, project, allow_stale=allow_stale)
-    return pairs
-
-
-def _echo_summary(summary: LabelSummary) -> None:
-    typer.echo(f"{summary.num_segments} segments of {summary.num_pairs} pairs")
-    for what, share in (
-        ("ties", summary.tie_share),
-        ("pairs in which each clip wins a segment", summary.both_signs_share),
-        ("a wins, of segments that are not ties", summary.a_share),
-    ):
-        typer.echo(f"  {what:<40} {'none' if share is None else f'{100 * share:.1f} %'}")

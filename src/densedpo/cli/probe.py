@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from densedpo.cli.judging import open_labels, open_pairs
 from densedpo.cli.options import AllowStaleOption, ConfigOption, ProjectOption, SetOption
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ def probe(
     allow_stale: AllowStaleOption = False,
 ) -> None:
     """Hold a judge against a known slice, probe what it looks at, and write its card."""
-    from densedpo.cli.judge import _labels, _pair_set
     from densedpo.core.config import load_config
     from densedpo.core.workspace import find_project
     from densedpo.judge.probe.config import ProbeConfig
@@ -32,8 +32,8 @@ def probe(
 
     settings = load_config(ProbeConfig, config, set_)
     found = find_project(project)
-    pair_set = _pair_set(found, pairs, allow_stale=allow_stale)
-    with _labels(found, create=False) as store:
+    pair_set = open_pairs(found, pairs, allow_stale=allow_stale)
+    with open_labels(found, create=False) as store:
         card, path = probe_judge(found, pair_set, store, annotator=annotator, truth=truth, config=settings)
     typer.echo(_table(card))
     typer.echo(f"{annotator} {'passed' if card.passed else 'FAILED'}: {found.relative(path)}")

@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
+from densedpo.cli.judging import PairsArgument, run_judge
 from densedpo.cli.options import AllowStaleOption, ConfigOption, ProjectOption, SetOption
-
-PairsArgument = Annotated[str, typer.Argument(metavar="PAIRS", help="Name of the pairs, as in pairs/PAIRS.")]
 
 
 def reward(
@@ -19,14 +18,13 @@ def reward(
     allow_stale: AllowStaleOption = False,
 ) -> None:
     """Judge any pairs by the shipped video-quality network."""
-    from densedpo.cli.judge import _judge
     from densedpo.core.config import load_config
     from densedpo.core.workspace import find_project
     from densedpo.judge.reward.judge import RewardConfig, RewardJudge
 
     settings = load_config(RewardConfig, config, set_)
     found = find_project(project)
-    _judge(RewardJudge(settings), found, pairs, settings.segment_seconds, allow_stale=allow_stale)
+    run_judge(RewardJudge(settings), found, pairs, settings.segment_seconds, allow_stale=allow_stale)
 
 
 def http(
@@ -38,11 +36,10 @@ def http(
     allow_stale: AllowStaleOption = False,
 ) -> None:
     """Judge any pairs by a scorer that answers over HTTP."""
-    from densedpo.cli.judge import _judge
     from densedpo.core.config import load_config
     from densedpo.core.workspace import find_project
     from densedpo.judge.reward.http import HttpConfig, HttpJudge
 
     settings = load_config(HttpConfig, config, set_)
     found = find_project(project)
-    _judge(HttpJudge(url, settings), found, pairs, settings.segment_seconds, allow_stale=allow_stale)
+    run_judge(HttpJudge(url, settings), found, pairs, settings.segment_seconds, allow_stale=allow_stale)

@@ -6,20 +6,18 @@ from typing import Annotated
 
 import typer
 
+from densedpo.cli.judging import PairsArgument, echo_run, open_labels, open_pairs, run_judge
 from densedpo.cli.options import AllowStaleOption, ConfigOption, ProjectOption, SetOption
-
-_PairsArgument = Annotated[str, typer.Argument(metavar="PAIRS", help="Name of the pairs, as in pairs/PAIRS.")]
 
 
 def vlm(
-    pairs: _PairsArgument,
+    pairs: PairsArgument,
     project: ProjectOption = None,
     config: ConfigOption = None,
     set_: SetOption = [],
     allow_stale: AllowStaleOption = False,
 ) -> None:
     """Judge pairs by a vision-language model behind any server that speaks the OpenAI wire format."""
-    from densedpo.cli.judge import _echo_run, _labels, _pair_set
     from densedpo.core.config import load_config
     from densedpo.core.workspace import find_project, writing
     from densedpo.judge.credentials import api_key
@@ -27,7 +25,7 @@ def vlm(
 
     settings = load_config(VlmConfig, config, set_)
     found = find_project(project)
-    pair_set = _pair_set(found, pairs, allow_stale=allow_stale)
+    pair_set = open_pairs(found, pairs, allow_stale=allow_stale)
     require_endpoint(settings)
     key = api_key(settings.key_env)
 
@@ -35,7 +33,7 @@ def vlm(
     from densedpo.judge.vlm.failures import FailureList
     from densedpo.judge.vlm.judge import VlmJudge
 
-    with _labels(found) as store, VlmJudge(settings, key=key, folder=found.root / "judges") as judge:
+    with open_labels(found) as store, VlmJudge(settings, key=key, folder=found.root / "judges") as judge:
         failures = FailureList(path=judge.folder / "failures.jsonl")
         with writing(judge.folder):
             done = judge_pairs(
@@ -48,7 +46,7 @@ def vlm(
                 note=judge.spending.text,
                 on_failure=failures.add,
             )
-        _echo_run(done, pair_set, store, settings.segment_seconds)
+        echo_run(done, pair_set, store, settings.segment_seconds)
         typer.echo(f"cost{judge.spending.text()[1:]}; {done.cost.num_cached} answers were on the disk already")
         for what, share in (
             ("winner changed with the order shown", judge.watch.flip_rate),
@@ -62,14 +60,13 @@ def vlm(
 
 def custom(
     judge: Annotated[str, typer.Argument(metavar="MODULE:CLASS", help="What makes the judge, by its import path.")],
-    pairs: _PairsArgument,
+    pairs: PairsArgument,
     project: ProjectOption = None,
     config: ConfigOption = None,
     set_: SetOption = [],
     allow_stale: AllowStaleOption = False,
 ) -> None:
     """Judge pairs by a judge of your own: a class with the members of `densedpo.judge.protocol.Judge`."""
-    from densedpo.cli.judge import _judge
     from densedpo.core.config import load_config
     from densedpo.core.workspace import find_project
     from densedpo.judge.custom import CustomConfig, load_judge
@@ -77,4 +74,4 @@ def custom(
     settings = load_config(CustomConfig, config, set_)
     found = find_project(project)
     made = load_judge(judge, settings.options)
-    _judge(made, found, pairs, settings.segment_seconds, allow_stale=allow_stale)
+    run_judge(made, found, pairs, settings.segment_seconds, allow_stale=allow_stale)
