@@ -78,6 +78,11 @@ class SegmentAnswer:
     cost: Cost = Cost()
 
     @classmethod
+    def scored(cls, score_a: float, score_b: float, margin: float) -> SegmentAnswer:
+        """The answer of two scores: the higher one wins, within the margin it is a tie (`better`)."""
+        return cls(answer=better(score_a, score_b, margin), score_a=score_a, score_b=score_b)
+
+    @classmethod
     def failed(cls, kind: FailureKind, detail: str, *, cost: Cost | None = None) -> SegmentAnswer:
         """No answer, and why."""
         return cls(answer="skip", failure=Failure(kind=kind, detail=detail), cost=cost or Cost())

@@ -22,7 +22,7 @@ from densedpo.core.config import Config
 from densedpo.core.errors import BadInput
 from densedpo.core.media import read_mp4, write_mp4
 from densedpo.core.records import Clip, Pair, read_jsonl
-from densedpo.judge.protocol import Frames, PairClips, SegmentAnswer, annotator_name, better
+from densedpo.judge.protocol import Frames, PairClips, SegmentAnswer, annotator_name
 from densedpo.judge.vmaf import vmaf
 
 _VERSION: Final = 1
@@ -126,8 +126,7 @@ class ReferenceJudge:
         return tuple(self._answer(similarity_a[start:stop], similarity_b[start:stop]) for start, stop in segments)
 
     def _answer(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> SegmentAnswer:
-        score_a, score_b = float(a.mean()), float(b.mean())
-        return SegmentAnswer(answer=better(score_a, score_b, self._config.margin), score_a=score_a, score_b=score_b)
+        return SegmentAnswer.scored(float(a.mean()), float(b.mean()), self._config.margin)
 
     def _clip_id(self, pair: Pair) -> str:
         if pair.clip_id is None:

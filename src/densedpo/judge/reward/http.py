@@ -33,7 +33,7 @@ from pydantic import Field, JsonValue
 from densedpo.core.config import Config
 from densedpo.core.errors import BadInput
 from densedpo.core.records import Pair
-from densedpo.judge.protocol import Frames, PairClips, SegmentAnswer, annotator_name, better
+from densedpo.judge.protocol import Frames, PairClips, SegmentAnswer, annotator_name
 
 FORMAT: Final = "densedpo-scores/1"
 MAX_REPLY_BYTES: Final = 1 << 20
@@ -104,7 +104,7 @@ class HttpJudge:
         }
         scores = self._scores(sent, clips.pair.caption)
         pairs = [(scores[f"a{index}"], scores[f"b{index}"]) for index in range(len(ranges))]
-        answers = [SegmentAnswer(answer=better(a, b, self._config.margin), score_a=a, score_b=b) for a, b in pairs]
+        answers = [SegmentAnswer.scored(a, b, self._config.margin) for a, b in pairs]
         return tuple(answers * len(segments) if self._config.whole_clip else answers)
 
     def _scores(self, sent: Mapping[str, Mapping[str, JsonValue]], caption: str) -> dict[str, float]:

@@ -18,7 +18,7 @@ from densedpo.core.errors import BadInput
 from densedpo.core.provenance import sha256_file
 from densedpo.core.records import Pair
 from densedpo.judge.pairset import ranges_of
-from densedpo.judge.protocol import Frames, PairClips, SegmentAnswer, annotator_name, better
+from densedpo.judge.protocol import Frames, PairClips, SegmentAnswer, annotator_name
 from densedpo.judge.reward.windows import as_input, small, thinned, thinning
 
 if TYPE_CHECKING:
@@ -99,10 +99,10 @@ class RewardJudge:
         if self._config.whole_clip:
             whole = [(0, len(clips.a))]
             a, b = (self.scores(clip, whole, fps=clips.pair.fps)[0] for clip in (clips.a, clips.b))
-            answer = SegmentAnswer(answer=better(a, b, self._margin), score_a=a, score_b=b)
+            answer = SegmentAnswer.scored(a, b, self._margin)
             return (answer,) * len(segments)
         return tuple(
-            SegmentAnswer(answer=better(a, b, self._margin), score_a=a, score_b=b)
+            SegmentAnswer.scored(a, b, self._margin)
             for a, b in zip(
                 self.scores(clips.a, segments, fps=clips.pair.fps),
                 self.scores(clips.b, segments, fps=clips.pair.fps),
