@@ -54,6 +54,23 @@ def writing(folder: Path) -> Iterator[Path]:
         lock.release()
 
 
+def read_object(path: Path) -> dict[str, object]:
+    """The JSON object in a file that another program wrote.
+
+    Raises:
+        BadInput: no file there, or something else in it.
+    """
+    if not path.is_file():
+        raise BadInput(f"no file at {path}")
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: not JSON ({error})") from None
+    if not isinstance(row, dict):
+        raise BadInput(f"{path}: a JSON object is expected")
+    return row
+
+
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Writes a file whole or not at all: to a temporary name beside it, synced, then renamed.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from densedpo.core.errors import BadInput
+from densedpo.core.files import read_object
 
 _VMAF_LOG: Final = "vmaf.json"
 _TIMEOUT_S: Final = 600
@@ -77,14 +77,7 @@ def read_vmaf(path: Path) -> Vmaf:
     Raises:
         BadInput: the file is missing or no log of libvmaf.
     """
-    if not path.is_file():
-        raise BadInput(f"no file at {path}")
-    try:
-        row = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: not JSON ({error})") from None
-    if not isinstance(row, dict):
-        raise BadInput(f"{path}: a JSON object is expected")
+    row = read_object(path)
     frames = row.get("frames")
     if not isinstance(frames, list) or not frames:
         raise BadInput(f"{path}: not a log of libvmaf: it has no frames")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from densedpo.core.errors import BadInput
+from densedpo.core.files import read_object
 from densedpo.core.workspace import write_atomic
 from densedpo.measure.records import ClipScore
 from densedpo.metrics.statistics import Key
@@ -76,7 +77,7 @@ def read_vbench(path: Path, scores: Sequence[ClipScore]) -> VBenchScores:
 def _vbench_results(path: Path) -> dict[str, dict[str, float | None]]:
     """Dimension -> file name -> score; None where VBench printed something that is no score in [0, 1]."""
     found: dict[str, dict[str, float | None]] = {}
-    for dimension, result in _json(path).items():
+    for dimension, result in read_object(path).items():
         rows = result[1] if isinstance(result, list) and len(result) == 2 else None
         if not isinstance(rows, list):
             raise BadInput(f"{path}: {dimension} is not [total, [videos]], so this is no result file of VBench")
@@ -102,15 +103,3 @@ def _why_missing(dimension: str, results: Mapping[str, object], values: Mapping[
         return "not in VBench's result"
     missing = sum(value is None for value in values.values())
     return f"{missing} of {len(values)} clips have no score between 0 and 1 in VBench's result" if missing else ""
-
-
-def _json(path: Path) -> dict[str, object]:
-    if not path.is_file():
-        raise BadInput(f"no file at {path}")
-    try:
-        row = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: not JSON ({error})") from None
-    if not isinstance(row, dict):
-        raise BadInput(f"{path}: a JSON object is expected")
-    return row
