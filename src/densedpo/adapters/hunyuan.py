@@ -22,7 +22,7 @@ from densedpo.adapters import directory, hunyuan_files
 from densedpo.adapters.base import Target, TextCondition
 from densedpo.adapters.loading import UnknownWords, load_component, load_tokenizer
 from densedpo.adapters.lora import load_lora, save_lora
-from densedpo.adapters.pixels import decode_clips, encode_clips
+from densedpo.adapters.pixels import decode_scaled, encode_scaled
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
@@ -103,22 +103,12 @@ class HunyuanModel:
         Raises:
             BadInput: the clips do not have the model's geometry.
         """
-
-        def encode(video: Tensor) -> Tensor:
-            raw: Tensor = self._vae.encode(video).latent_dist.mode()
-            return raw * float(self._vae.config.scaling_factor)
-
-        return encode_clips(frames, encode, geometry=self.geometry, device=self._device)
+        return encode_scaled(self._vae, frames, geometry=self.geometry)
 
     @torch.no_grad()
     def decode_latents(self, latents: Float[Tensor, "batch c f h w"]) -> UInt8[np.ndarray, "batch time row column 3"]:
         """The clips of scaled latents, rounded to uint8."""
-
-        def decode(some: Tensor) -> Tensor:
-            video: Tensor = self._vae.decode(some / float(self._vae.config.scaling_factor)).sample
-            return video
-
-        return decode_clips(latents, decode, geometry=self.geometry, device=self._device)
+        return decode_scaled(self._vae, latents, geometry=self.geometry)
 
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> TextCondition:

@@ -49,9 +49,9 @@ def read_geometry(folder: Path) -> Geometry:
     """Sizes from `densedpo.json`, compression factors and channels from the checkpoint's own configs."""
     settings = settings_of(folder)
     vae = folder / "vae" / "config.json"
-    scaling = read_json(vae).get("spatio_temporal_scaling", [True, True, True, False])
-    halvings = sum(bool(step) for step in scaling) if isinstance(scaling, list) else 3
     config = read_json(vae)
+    scaling = config.get("spatio_temporal_scaling", [True, True, True, False])
+    halvings = sum(bool(step) for step in scaling) if isinstance(scaling, list) else 3
     return Geometry(
         num_frames=settings.num_frames,
         height=settings.height,

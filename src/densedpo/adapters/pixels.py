@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -11,10 +11,13 @@ import torch
 from densedpo.core.errors import BadInput
 
 if TYPE_CHECKING:
+    from diffusers import AutoencoderKLCogVideoX, AutoencoderKLHunyuanVideo
     from jaxtyping import Float, UInt8
     from torch import Tensor
 
     from densedpo.adapters.base import Geometry
+
+    ScaledAutoencoder: TypeAlias = AutoencoderKLCogVideoX | AutoencoderKLHunyuanVideo
 
 AUTOENCODER_PIXELS: Final = 1_200_000
 
@@ -58,6 +61,34 @@ def decode_clips(
         scaled = ((decode(some) / 2 + 0.5).clamp(0, 1) * 255).round()
         clips.append(scaled.to("cpu", torch.uint8).permute(0, 2, 3, 4, 1).contiguous().numpy())
     return np.concatenate(clips)
+
+
+def encode_scaled(
+    vae: ScaledAutoencoder, frames: UInt8[np.ndarray, "batch time row column 3"], *, geometry: Geometry
+) -> Float[Tensor, "batch c f h w"]:
+    """The latents of clips by an autoencoder that is normalised by one factor: the posterior's mode times it.
+
+    Raises:
+        BadInput: the clips do not have the model's geometry.
+    """
+
+    def encode(video: Tensor) -> Tensor:
+        raw: Tensor = vae.encode(video).latent_dist.mode()
+        return raw * float(vae.config.scaling_factor)
+
+    return encode_clips(frames, encode, geometry=geometry, device=vae.device)
+
+
+def decode_scaled(
+    vae: ScaledAutoencoder, latents: Float[Tensor, "batch c f h w"], *, geometry: Geometry
+) -> UInt8[np.ndarray, "batch time row column 3"]:
+    """The clips of what `encode_scaled` gives, rounded to uint8."""
+
+    def decode(some: Tensor) -> Tensor:
+        video: Tensor = vae.decode(some / float(vae.config.scaling_factor)).sample
+        return video
+
+    return decode_clips(latents, decode, geometry=geometry, device=vae.device)
 
 
 def clips_at_once(geometry: Geometry) -> int:
