@@ -33,6 +33,21 @@ def cells(values) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64).reshape(1, -1, 1, 1)
 
 
+def by_hand() -> tuple[PairErrors, torch.Tensor]:
+    """Three frames: d_a = (-.2, .1, .3), d_b = (.2, -.1, -.4), so d_a - d_b = (-.4, .2, .7); labels +1, -1, tie.
+
+    At beta 10, u = 2 and 1.
+    """
+    errors = PairErrors(
+        policy_a=cells([0.8, 1.1, 1.3]),
+        policy_b=cells([1.2, 0.9, 0.6]),
+        reference_a=cells([1.0, 1.0, 1.0]),
+        reference_b=cells([1.0, 1.0, 1.0]),
+        valid=torch.ones(1, 3, 1, 1, dtype=torch.bool),
+    )
+    return errors, torch.tensor([1, -1, 0]).reshape(1, 3, 1, 1)
+
+
 def swapped(errors: PairErrors) -> PairErrors:
     return PairErrors(
         policy_a=errors.policy_b,

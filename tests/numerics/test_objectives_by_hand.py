@@ -15,19 +15,7 @@ from densedpo.learn.objectives import (
     dense_dpo_ties,
     dpo,
 )
-from objective_cases import NAMES, SHAPE, cells, log1p_exp, random_errors, random_field
-
-
-def by_hand() -> tuple[PairErrors, torch.Tensor]:
-    """Three frames: d_a = (-.2, .1, .3), d_b = (.2, -.1, -.4), so d_a - d_b = (-.4, .2, .7); labels +1, -1, tie."""
-    errors = PairErrors(
-        policy_a=cells([0.8, 1.1, 1.3]),
-        policy_b=cells([1.2, 0.9, 0.6]),
-        reference_a=cells([1.0, 1.0, 1.0]),
-        reference_b=cells([1.0, 1.0, 1.0]),
-        valid=torch.ones(1, 3, 1, 1, dtype=torch.bool),
-    )
-    return errors, torch.tensor([1, -1, 0]).reshape(1, 3, 1, 1)
+from objective_cases import NAMES, SHAPE, by_hand, cells, log1p_exp, random_errors, random_field
 
 
 def test_dense_dpo_by_hand():

@@ -16,19 +16,7 @@ from densedpo.learn.objectives import (
     winner_error,
     with_winner_anchor,
 )
-from objective_cases import cells, log1p_exp, random_errors, random_field, swapped
-
-
-def by_hand() -> tuple[PairErrors, torch.Tensor]:
-    """Three frames: d_a = (-.2, .1, .3), d_b = (.2, -.1, -.4); labels +1, -1, tie. At beta 10, u = 2 and 1."""
-    errors = PairErrors(
-        policy_a=cells([0.8, 1.1, 1.3]),
-        policy_b=cells([1.2, 0.9, 0.6]),
-        reference_a=cells([1.0, 1.0, 1.0]),
-        reference_b=cells([1.0, 1.0, 1.0]),
-        valid=torch.ones(1, 3, 1, 1, dtype=torch.bool),
-    )
-    return errors, torch.tensor([1, -1, 0]).reshape(1, 3, 1, 1)
+from objective_cases import by_hand, cells, log1p_exp, random_errors, random_field, swapped
 
 
 def at_reference(errors: PairErrors) -> PairErrors:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from densedpo.data.world import add_world
 from densedpo.judge.pairset import ranges_of
 from densedpo.judge.protocol import PairClips
 from densedpo.judge.reference import RealClips, ReferenceConfig, ReferenceJudge, similarity, vmaf_similarity
+from ffmpeg_program import ffmpeg_with_vmaf
 
 NewPair = Callable[..., Pair]
 
@@ -110,14 +110,6 @@ def test_other_options_are_another_annotator(fresh_project: Project) -> None:
     clips = RealClips.of(fresh_project.clips)
     assert ReferenceJudge(ReferenceConfig(), clips).annotator == "reference"
     assert ReferenceJudge(ReferenceConfig(margin=0.5), clips).annotator.startswith("reference-")
-
-
-def ffmpeg_with_vmaf() -> str:
-    found = shutil.which("ffmpeg")
-    if found is not None:
-        return found
-    bundled = pytest.importorskip("imageio_ffmpeg", reason="no ffmpeg found; install ffmpeg with libvmaf")
-    return str(bundled.get_ffmpeg_exe())
 
 
 def test_vmaf_puts_the_clip_itself_above_a_noisy_one() -> None:

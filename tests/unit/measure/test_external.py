@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +16,9 @@ from densedpo.measure.records import ClipScore
 from densedpo.metrics.statistics import cluster_mean
 from densedpo.world.render import render
 from densedpo.world.scene import draw_scene
+from ffmpeg_program import ffmpeg_with_vmaf
 
 CLIP = render(draw_scene(6))[:9]
-
-
-def ffmpeg_with_vmaf() -> str:
-    """An ffmpeg, from the path or from a package that brings one."""
-    found = shutil.which("ffmpeg")
-    if found is not None:
-        return found
-    bundled = pytest.importorskip("imageio_ffmpeg", reason="no ffmpeg found; install ffmpeg with libvmaf")
-    return str(bundled.get_ffmpeg_exe())
 
 
 def scores(count: int = 3) -> tuple[ClipScore, ...]:
