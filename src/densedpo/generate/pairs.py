@@ -40,7 +40,7 @@ def generate_pairs(plan: PairPlan) -> int:
     """
 
     def made(todo: Sequence[PlannedPair], folder: Path) -> Iterator[Pair]:
-        return _made(load_model(plan), todo, folder, plan.pairs_per_batch)
+        return make_pairs(load_model(plan), todo, folder, plan.pairs_per_batch)
 
     return fill(plan, made, inputs=[plan.project.clips])
 
@@ -99,8 +99,8 @@ def sample_pairs(model: VideoModel, batch: Sequence[PlannedPair]) -> Float[Tenso
     return latents.cpu().reshape(len(batch), 2, *latents.shape[1:])
 
 
-def _made(model: VideoModel, todo: Sequence[PlannedPair], folder: Path, pairs_per_batch: int) -> Iterator[Pair]:
-    """Yields each pair when it is on the disk in full."""
+def make_pairs(model: VideoModel, todo: Sequence[PlannedPair], folder: Path, pairs_per_batch: int) -> Iterator[Pair]:
+    """Makes pairs with a loaded model, its adapter included, and yields each when it is on the disk in full."""
     for first in range(0, len(todo), pairs_per_batch):
         batch = todo[first : first + pairs_per_batch]
         for planned, latents in zip(batch, sample_pairs(model, batch), strict=True):

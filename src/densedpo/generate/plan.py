@@ -99,12 +99,17 @@ def plan_guided(project: Project, name: str, *, model: str | Path, config: Guide
     latents = latents_of_clips(project, prompts, model=model)
 
     def eta_of(prompt: Prompt) -> float:
-        drawn = generator(config.seed, "eta", prompt.id).uniform(low, high)
-        # in float32, the sampler's type, so that the first noise level equals the recorded eta exactly
-        return float(np.float32(drawn))
+        return draw_eta(low, high, config.seed, "eta", prompt.id)
 
     extra: dict[str, JsonValue] = {"eta_min": low, "eta_max": high}
     return _plan(project, name, "guided", model, config, prompts, eta_of=eta_of, latents=latents, extra=extra)
+
+
+def draw_eta(low: float, high: float, *parts: int | str) -> float:
+    """An eta from a range, named by its parts."""
+    drawn = generator(*parts).uniform(low, high)
+    # in float32, the sampler's type, so that the first noise level equals the recorded eta exactly
+    return float(np.float32(drawn))
 
 
 def clips_to_calibrate(project: Project, *, model: str | Path, config: CalibrateConfig) -> tuple[CalibrationClip, ...]:

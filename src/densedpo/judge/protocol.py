@@ -13,6 +13,7 @@ from typing import Final, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from densedpo.core.errors import BadInput
 from densedpo.core.provenance import sha256_json
 from densedpo.core.records import Pair
 
@@ -22,6 +23,10 @@ Answer = Literal["a", "b", "tie", "skip"]
 FailureKind = Literal["malformed", "truncated", "empty", "refused", "filtered", "unavailable", "deadline"]
 UNREADABLE: Final[frozenset[FailureKind]] = frozenset({"malformed", "truncated", "empty"})
 Frames = NDArray[np.uint8]  # [F, H, W, 3], RGB
+
+
+class JudgeUnavailable(BadInput):
+    """A judge does not answer now and may later: the same question can be asked again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

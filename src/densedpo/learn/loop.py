@@ -46,7 +46,10 @@ _log = logging.getLogger("densedpo")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workbench:
-    """What the loop works with; `identity` is the hash of the run's config and inputs."""
+    """What the loop works with; `identity` is the hash of the run's config and inputs.
+
+    `until` is the step after which this call of `train` ends, where it is not the run's last one.
+    """
 
     task: Task
     evaluation: Evaluation | None
@@ -57,6 +60,7 @@ class Workbench:
     identity: str
     poll: Callable[[], None]
     team: Team = ALONE
+    until: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,7 +109,8 @@ class _Loop:
         try:
             # also after a stop in the middle of an evaluation
             self._evaluate_if_due()
-            steps = range(self.state.step + 1, config.num_steps + 1)
+            last = config.num_steps if self._bench.until is None else self._bench.until
+            steps = range(self.state.step + 1, last + 1)
             for step in track(steps, what=f"learning ({config.objective}), steps"):
                 if config.patience and self.state.evaluations_since_best >= config.patience:
                     break

@@ -33,7 +33,7 @@ from pydantic import Field, JsonValue
 from densedpo.core.config import Config
 from densedpo.core.errors import BadInput
 from densedpo.core.records import Pair
-from densedpo.judge.protocol import Frames, PairClips, SegmentAnswer, annotator_name
+from densedpo.judge.protocol import Frames, JudgeUnavailable, PairClips, SegmentAnswer, annotator_name
 
 FORMAT: Final = "densedpo-scores/1"
 MAX_REPLY_BYTES: Final = 1 << 20
@@ -168,7 +168,8 @@ def exchange(url: str, body: bytes | None, *, timeout_s: float) -> dict[str, Jso
     """The JSON object that an address answers, tried three times where trying again may help.
 
     Raises:
-        BadInput: it refuses, cannot be reached, or answers something else.
+        JudgeUnavailable: it cannot be reached, or says that it cannot answer now.
+        BadInput: it refuses, or answers something else.
     """
     request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
     for pause in (*_PAUSES_S, None):
@@ -183,7 +184,8 @@ def exchange(url: str, body: bytes | None, *, timeout_s: float) -> dict[str, Jso
         if pause is None or not passing:
             break
         time.sleep(pause)
-    raise BadInput(f"{url} {problem}; start the scorer and run the command again: what was judged is stored")
+    said = f"{url} {problem}; start the scorer and run the command again: what was judged is stored"
+    raise JudgeUnavailable(said) if passing else BadInput(said)
 
 
 def _object(data: bytes, url: str) -> dict[str, JsonValue]:

@@ -169,7 +169,7 @@ def split_pairs(pairs: tuple[LabelledPair, ...], config: LearnConfig) -> PairSpl
         BadInput: nothing is left to train on, a fold has no pair, or evaluations are asked for and there is no
             validation pair.
     """
-    usable = [pair for pair in pairs if _is_usable(pair, config)]
+    usable = [pair for pair in pairs if is_usable(pair, config)]
     apart = _sources_left_out(pairs, config)
     train = tuple(pair for pair in usable if pair.split == "train" and pair.source not in apart)
     left_out = tuple(pair for pair in pairs if pair.split == "train" and pair.source in apart)
@@ -268,7 +268,8 @@ def _labelled(
     )
 
 
-def _is_usable(pair: LabelledPair, config: LearnConfig) -> bool:
+def is_usable(pair: LabelledPair, config: LearnConfig) -> bool:
+    """Whether a pair's labels say enough for the configured objective to be learned from."""
     if config.objective == "dpo":
         return pair.labels.sign != 0
     # ties have no accuracy: a run that learns from them is measured on the same pairs as one that does not

@@ -88,7 +88,8 @@ class MetricsLog:
         from torch.utils.tensorboard import SummaryWriter
 
         self._path = folder / METRICS_FILE
-        _keep_rows(self._path, {"train": after_step, "validation": -1 if evaluated_step is None else evaluated_step})
+        evaluated = -1 if evaluated_step is None else evaluated_step
+        _keep_rows(self._path, after_step=after_step, evaluated_step=evaluated)
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=after_step + 1)
 
     def write(self, row: Row) -> None:
@@ -164,8 +165,8 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _keep_rows(path: Path, last_step: dict[str, int]) -> None:
-    """Drops the rows of each split after a step."""
+def _keep_rows(path: Path, *, after_step: int, evaluated_step: int) -> None:
+    """Drops the rows after a step; of evaluations on validation pairs, those after the last that is known of."""
     if not path.exists():
         return
 
@@ -174,7 +175,7 @@ def _keep_rows(path: Path, last_step: dict[str, int]) -> None:
         if not line.endswith("\n"):
             return False
         row = json.loads(line)
-        return bool(row["step"] <= last_step[row["split"]])
+        return bool(row["step"] <= (evaluated_step if row["split"] == "validation" else after_step))
 
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     write_atomic(path, "".join(line for line in lines if is_kept(line)))
