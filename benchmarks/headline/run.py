@@ -1,116 +1,126 @@
-"""Runs a study: trains every arm with every seed and measures it against the base on the same prompts and seeds.
+"""Runs a study: trains every arm with every seed and measures it against the base on the same prompts and noise.
 
-    python benchmarks/headline/run.py benchmarks/headline/recipe.toml --out build/recipe
+    python benchmarks/headline/run.py benchmarks/headline/headline.toml --plan
+    python benchmarks/headline/run.py benchmarks/headline/headline.toml --out build/headline
+    python benchmarks/headline/run.py benchmarks/headline/ablations/eta.toml --out build/headline
+    python benchmarks/headline/run.py benchmarks/headline/headline.toml --out build/quick --quick
 
-Everything is kept in a project under --out and resumes where it was cut; `results.json` is written anew after every
-run, and `table.py` prints it.
+Everything is kept in a project under --out and resumes where it was cut. Studies that extend another share its --out:
+what they have in common is made once. Results are written anew after every round of seeds, to a folder of
+`benchmarks/headline/results/` named after the study and after what was left out of it; with --quick, which checks the
+machinery in a few minutes, under --out.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import tomllib
-from dataclasses import replace
+import sys
+from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from study import GuidedPairs, Run, Study
-from table import print_table, results
+from plan import plan
+from study import Reduction, load_study, reduced
 
-from densedpo.adapters import catalogue
-from densedpo.core.workspace import PROJECT_FILE, Project, find_project, init_project
-from densedpo.data.latents import encode_clips
-from densedpo.data.world import add_world
-from densedpo.generate.pairs import generate_pairs
-from densedpo.generate.plan import plan_guided, plan_independent
-from densedpo.judge.oracle import OracleJudge
-from densedpo.judge.pairset import PairSet
-from densedpo.judge.preferences import Preferences, collect, write_preferences
-from densedpo.judge.run import judge_pairs
-from densedpo.judge.store import LabelStore
-from densedpo.learn.run import learn_offline
-from densedpo.measure.plan import plan_measurement
-from densedpo.measure.run import measure
-from densedpo.measure.sample import clip_source
+from densedpo.core.errors import BadInput, Interrupted
+from densedpo.core.workspace import PROJECT_FILE, find_project, init_project
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from study import Run, Study
+
+    from densedpo.core.workspace import Project
+
+RESULTS = Path(__file__).resolve().parent / "results"
 
 
-def make_pairs(project: Project, study: Study) -> None:
-    """Clips, latents, and every set of pairs."""
-    add_world(project, geometry=catalogue.geometry(study.model), config=study.data)
-    encode_clips(project, catalogue.load(study.model), batch=study.data.latent_batch)
-    for name, config in study.pairs.items():
-        plan = plan_guided if isinstance(config, GuidedPairs) else plan_independent
-        generate_pairs(plan(project, name, model=study.model, config=config))
+def run_study(
+    project: Project, study: Study, *, only: list[str] | None, after_round: Callable[[list[Run], dict[str, str]], None]
+) -> None:
+    """Makes what is missing, round by round.
+
+    Args:
+        only: names of arms; None is all.
+        after_round: called with the finished runs and the annotators of the labels after every round of seeds.
+    """
+    from making import label, make_pairs, measure_base, measure_run, train
+
+    make_pairs(project, study)
+    annotators = label(project, study)
+    measure_base(project, study)
+    finished: list[Run] = []
+    for _, runs in groupby(study.runs(), key=lambda run: run.seed):
+        for run in runs:
+            if only is None or run.arm in only:
+                train(project, study, run)
+                measure_run(project, study, run)
+                finished.append(run)
+        after_round(finished, annotators)
 
 
-def label(project: Project, study: Study) -> None:
-    """Every set of preferences."""
-    for name, labels in study.labels.items():
-        pairs, seconds = PairSet.read(project.pairs(labels.pairs)), labels.judge.segment_seconds
-        with LabelStore.open(project.labels_db) as store:
-            done = judge_pairs(OracleJudge(labels.judge), pairs, store, segment_seconds=seconds)
-            preferences = collect(pairs, store, segment_seconds=seconds, only_annotators=[done.annotator])
-        if labels.num_pairs is not None:
-            preferences = first_pairs(preferences, labels.num_pairs)
-        if not project.preferences(name).exists():
-            write_preferences(preferences, project, name)
+def results_folder(study_file: Path, by: Reduction, *, out: Path) -> Path:
+    """Where results go: those of the machinery only never stand beside real ones."""
+    name = "-".join(part for part in (study_file.stem, by.label) if part)
+    return (out / "results" if by.quick else RESULTS) / name
 
 
-def first_pairs(preferences: Preferences, count: int) -> Preferences:
-    """The preferences of the first so many training pairs, and of all others."""
-    train = {row.pair_id for row in [r for r in preferences.rows if r.split == "train"][:count]}
-    rows = tuple(row for row in preferences.rows if row.split != "train" or row.pair_id in train)
-    return replace(preferences, rows=rows)
+def open_project(out: Path) -> Project:
+    """The project of a study: a new one, or the one that an earlier run left."""
+    return find_project(out) if (out / PROJECT_FILE).is_file() else init_project(out)
 
 
-def measure_one(project: Project, study: Study, name: str, *, run: str | None, source: str = "model") -> None:
-    """One report; the ceiling needs no sampler."""
-    config = study.measure.model_copy(update={"source": source})
-    if source != "model":
-        config = config.model_copy(update={"num_steps": None, "guidance_scale": None, "seeds_per_prompt": 1})
-    plan = plan_measurement(project, name, model=study.model, run=run, config=config)
-    measure(plan, clip_source(plan))
-
-
-def train(project: Project, study: Study, run: Run) -> None:
-    """One run of one arm; one that is finished stays."""
-    arm = study.arms[run.arm]
-    learn_offline(
-        project,
-        run.name,
-        pairs=study.labels[arm.labels].pairs,
-        preferences=arm.labels,
-        model=study.model,
-        config=study.config_of(arm, seed=run.seed),
-    )
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path)
+    parser.add_argument("--out", type=Path, help="folder of the project; studies that extend another share it")
+    parser.add_argument("--only", nargs="*", help="names of arms")
+    parser.add_argument("--plan", action="store_true", help="say what would be made and how long it takes, and stop")
+    parser.add_argument("--seeds", type=int, help="the first so many training seeds")
+    parser.add_argument("--prompts", type=int, help="so many held-out prompts")
+    parser.add_argument("--pairs", type=float, default=1.0, help="share of the pairs and labels")
+    parser.add_argument("--steps", type=int, help="training steps")
+    parser.add_argument("--quick", action="store_true", help="a few minutes: checks the machinery, not the numbers")
+    return parser.parse_args()
 
 
 def main() -> None:
     """Runs what is left of the study."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("study", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--only", nargs="*", help="names of arms")
-    arguments = parser.parse_args()
-    study = Study.model_validate(tomllib.loads(arguments.study.read_text(encoding="utf-8")))
-    known = (arguments.out / PROJECT_FILE).is_file()
-    project = find_project(arguments.out) if known else init_project(arguments.out)
-    make_pairs(project, study)
-    label(project, study)
-    measure_one(project, study, "base", run=None)
-    if study.ceiling:
-        measure_one(project, study, "ceiling", run=None, source="autoencoder")
-    finished: list[Run] = []
-    for run in study.runs():
-        if arguments.only and run.arm not in arguments.only:
-            continue
-        train(project, study, run)
-        measure_one(project, study, run.name, run=run.name)
-        finished.append(run)
-        report = results(project, finished)
-        (arguments.out / "results.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        print_table(report)
+    arguments = parse()
+    by = Reduction(
+        seeds=arguments.seeds,
+        prompts=arguments.prompts,
+        pairs=arguments.pairs,
+        steps=arguments.steps,
+        quick=arguments.quick,
+    )
+    study = reduced(load_study(arguments.study), by)
+    print(plan(study), flush=True)
+    if by.quick:
+        print("quick: this checks the machinery; its numbers say nothing about the methods", flush=True)
+    if arguments.plan:
+        return
+    if arguments.out is None:
+        raise BadInput("name a folder with --out")
+    from results import collect_results, declared_late, write_results
+    from table import table
+
+    project = open_project(arguments.out)
+    folder, name = results_folder(arguments.study, by, out=arguments.out), arguments.study.stem
+    declared_late(project, study, name=name)
+
+    def after_round(finished: list[Run], annotators: dict[str, str]) -> None:
+        report = collect_results(project, study, finished, name=name, by=by, annotators=annotators)
+        write_results(report, study, folder)
+        print(table(report), flush=True)
+
+    run_study(project, study, only=arguments.only, after_round=after_round)
+    print(f"results are in {folder}")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (BadInput, Interrupted) as error:
+        sys.exit(f"run.py: {error}")

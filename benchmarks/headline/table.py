@@ -1,54 +1,86 @@
-"""The table of a study: every arm against the base, over prompts and seeds, and what its training said.
+"""What a study found: levels, differences over training seeds and prompts, and what became of its claims.
 
-python benchmarks/headline/table.py build/recipe
+    python benchmarks/headline/table.py benchmarks/headline/results/headline
+
+prints the table of results that are there.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import fsum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from densedpo.core.workspace import Project
+from claims import MIN_SEEDS, Values, Verdict, difference_of, direction, judged
+from making import BASE, CEILING, DIVERSITY
+
+from densedpo.core.records import to_row
 from densedpo.learn.watch.track import read_metrics
 from densedpo.measure.records import Measured, read_measured
+from densedpo.measure.score import DIVERSITY as DIVERSITY_KEY
 from densedpo.measure.score import METRICS
-from densedpo.metrics.statistics import beside_every_seed, two_way_difference
+from densedpo.metrics.statistics import Estimate, beside_every_seed, paired_difference
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from pydantic import JsonValue
+    from study import Run, Study
 
-    from study import Run
+    from densedpo.core.workspace import Project
+    from densedpo.metrics.statistics import TwoWayDifference
 
-SHOWN = ("visual_quality", "temporal_consistency", "text_alignment", "dynamic_degree", "object_motion", "flicker")
-WATCHED = ("frame_accuracy", "win_gap", "lose_gap")
+# the annotator knows what these measure; motion stands beside quality in every row
+SEEN: Final = ("visual_quality", "temporal_consistency", "text_alignment", "dynamic_degree")
+# no label ever saw these
+UNSEEN: Final = ("object_motion", "residual_motion", "sharpness", "flicker", "diversity")
+_WATCHED: Final = ("step", "loss", "frame_accuracy", "win_gap", "lose_gap", "drift")
+
+Row = dict[str, "JsonValue"]
+ByPrompt = dict[str, "float | None"]
 
 
-def results(project: Project, runs: Sequence[Run]) -> dict[str, dict[str, object]]:
-    """Differences from the base by arm and metric, and the last evaluation of every run."""
-    arms: dict[str, list[Run]] = {}
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scores:
+    """Every measured value of a study: by metric and prompt of the base, by metric, seed and prompt of the arms."""
+
+    base: Mapping[str, ByPrompt]
+    arms: Mapping[str, Mapping[str, Values]]
+
+    def beside(self, arm: str, metric: str) -> Values:
+        """The base's values beside every training seed of an arm."""
+        seeds = {number for number, _ in self.arms[arm][metric]}
+        return beside_every_seed(self.base[metric], sorted(seeds))
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Keys of what was computed for the base."""
+        return tuple(m.key for m in METRICS if any(value is not None for value in self.base[m.key].values()))
+
+
+def read_scores(project: Project, study: Study, runs: Sequence[Run]) -> Scores:
+    """The scores of the base and of finished runs; diversity from the reports that hold several clips of a prompt."""
+    arms: dict[str, dict[str, dict[tuple[int, str], float | None]]] = {}
     for run in runs:
-        arms.setdefault(run.arm, []).append(run)
-    base = read_measured(project, "base")
-    levels = {m.key: estimate_row(base.report.estimates[m.key]) for m in METRICS}
-    report: dict[str, dict[str, object]] = {"base": dict(levels), "arms": {}}
-    for arm, of_arm in arms.items():
-        row: dict[str, object] = {"seeds": [run.seed for run in of_arm]}
-        of_seed = {run.seed: read_measured(project, run.name) for run in of_arm}
-        for metric in METRICS:
-            tuned = {number: by_prompt(measured, metric.key) for number, measured in of_seed.items()}
-            own = {(number, prompt): value for number, values in tuned.items() for prompt, value in values.items()}
-            like = beside_every_seed(by_prompt(base, metric.key), tuned)
-            difference = two_way_difference(like, own, seed=0)
-            row[metric.key] = None if difference is None else estimate_row(difference.estimate)
-        row["training"] = [training(project.run(run.name)) for run in of_arm]
-        report["arms"][arm] = row
-    return report
+        names = (run.name, run.diversity_name if study.diversity is not None else None)
+        for metric, values in _by_metric(project, *names).items():
+            own = arms.setdefault(run.arm, {}).setdefault(metric, {})
+            own.update({(run.seed, prompt): value for prompt, value in values.items()})
+    base = _by_metric(project, BASE, DIVERSITY if study.diversity is not None else None)
+    return Scores(base=base, arms=arms)
 
 
-def by_prompt(measured: Measured, metric: str) -> dict[str, float | None]:
+def _by_metric(project: Project, name: str, diversity: str | None) -> dict[str, ByPrompt]:
+    measured = read_measured(project, name)
+    found = {metric.key: by_prompt(measured, metric.key) for metric in METRICS}
+    if diversity is not None:
+        found[DIVERSITY_KEY] = by_prompt(read_measured(project, diversity), DIVERSITY_KEY)
+    return found
+
+
+def by_prompt(measured: Measured, metric: str) -> ByPrompt:
     """The mean of a metric over a prompt's clips; None where a clip has no value."""
     values: dict[str, list[float | None]] = {}
     for (prompt, _), value in measured.values(metric).items():
@@ -56,38 +88,200 @@ def by_prompt(measured: Measured, metric: str) -> dict[str, float | None]:
     return {p: None if None in own else fsum(v for v in own if v is not None) / len(own) for p, own in values.items()}
 
 
-def estimate_row(estimate: object) -> dict[str, object] | None:
-    """An estimate as JSON."""
+def levels(project: Project, study: Study) -> dict[str, dict[str, Row | None]]:
+    """The base's own numbers, and the ceiling's with its distance from the base's."""
+    base = read_measured(project, BASE)
+    rows = {"base": {metric.key: estimate_row(base.report.estimates[metric.key]) for metric in METRICS}}
+    if study.diversity is not None:
+        several = read_measured(project, DIVERSITY).report.estimates[DIVERSITY_KEY]
+        rows["base"][DIVERSITY_KEY] = estimate_row(several)
+    if study.ceiling:
+        ceiling = read_measured(project, CEILING)
+        rows["ceiling"] = {metric.key: estimate_row(ceiling.report.estimates[metric.key]) for metric in METRICS}
+        both = {m.key: [_keyed(by_prompt(each, m.key)) for each in (base, ceiling)] for m in METRICS}
+        apart = {key: paired_difference(one, other, seed=0) for key, (one, other) in both.items()}
+        rows["ceiling above base"] = {key: estimate_row(value) for key, value in apart.items()}
+    return rows
+
+
+def against_base(scores: Scores) -> dict[str, dict[str, Row | None]]:
+    """Every arm less the base, by metric."""
+    return {
+        arm: {m: difference_row(difference_of(scores.arms[arm][m], scores.beside(arm, m))) for m in scores.metrics}
+        for arm in scores.arms
+    }
+
+
+def contrasts(study: Study, scores: Scores) -> list[Row]:
+    """The arms that the study compares with each other, by metric."""
+    return [
+        {
+            "arm": arm,
+            "over": over,
+            "metrics": {
+                m: difference_row(difference_of(scores.arms[arm][m], scores.arms[over][m])) for m in scores.metrics
+            },
+        }
+        for arm, over in study.contrasts
+        if {arm, over} <= scores.arms.keys()
+    ]
+
+
+def claims(study: Study, scores: Scores) -> list[Row]:
+    """What became of each declared claim whose arms are there."""
+    rows: list[Row] = []
+    for claim in study.claims:
+        needed = {claim.arm} if claim.over is None else {claim.arm, claim.over}
+        if not needed <= scores.arms.keys() or claim.metric not in scores.metrics:
+            verdict = Verdict(answer="cannot be tested", why="not measured yet")
+        else:
+            over = scores.arms[claim.over][claim.metric] if claim.over is not None else None
+            beside = scores.beside(claim.arm, claim.metric)
+            verdict = judged(claim, scores.arms[claim.arm][claim.metric], beside, over, study.matching)
+        rows.append({**claim.model_dump(mode="json"), **to_row(verdict)})
+    return rows
+
+
+def training(project: Project, run: Run) -> Row:
+    """How a run ended: its summary, and its evaluations of the validation pairs."""
+    folder = project.run(run.name)
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    evaluations = [{key: _short(row.get(key)) for key in _WATCHED} for row in read_metrics(folder, "validation")]
+    kept = ("steps", "selected_step", "train_pairs", "validation_pairs", "too_tied_pairs")
+    return {"arm": run.arm, "seed": run.seed, **{key: summary[key] for key in kept}, "evaluations": evaluations}
+
+
+def difference_row(difference: TwoWayDifference | None) -> Row | None:
+    """A difference as it stands in results.json: the interval to quote, each seed's own, and which way it goes."""
+    if difference is None:
+        return None
+    row = estimate_row(difference.estimate)
+    by_seed = {str(number): _short(value) for number, value in difference.by_seed.items()}
+    return {**(row or {}), "by_seed": by_seed, "seeds_above": difference.num_seeds_above, "goes": direction(difference)}
+
+
+def estimate_row(estimate: Estimate | None) -> Row | None:
+    """An estimate as JSON, to six digits."""
     if estimate is None:
         return None
-    return {key: getattr(estimate, key) for key in ("value", "low", "high", "n", "num_excluded", "method", "seed")}
+    ends = {"low": None if estimate.low is None else _short(estimate.low)}
+    ends["high"] = None if estimate.high is None else _short(estimate.high)
+    return {**to_row(replace(estimate)), "value": _short(estimate.value), **ends}
 
 
-def training(folder: Path) -> dict[str, object]:
-    """How a run ended: its summary, and its evaluations of the validation pairs."""
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    kept = ("step", "loss", *WATCHED)
-    evaluations = [{key: row.get(key) for key in kept} for row in read_metrics(folder, "validation")]
-    return {"steps": summary["steps"], "selected_step": summary["selected_step"], "evaluations": evaluations}
+def _short(value: JsonValue) -> JsonValue:
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _keyed(values: ByPrompt) -> dict[tuple[str, int], float | None]:
+    return {(prompt, 0): value for prompt, value in values.items()}
+
+
+def table(report: Row) -> str:
+    """The results as Markdown: levels, differences, claims, and whether labels follow motion."""
+    return "\n".join([*_heading(report), *_differences(report), *_contrasts(report), *_claims(report), *_bias(report)])
+
+
+def _heading(report: Row) -> list[str]:
+    lines = [f"# {report['study']}", ""]
+    if report["reduced"]:
+        left = ", ".join(f"{key} = {value}" for key, value in report["reduced"].items())
+        lines += [f"**Reduced ({left}): less than the study says.**", ""]
+    if report["reduced"].get("quick"):
+        lines += ["**These sizes check the machinery. The numbers say nothing about the methods.**", ""]
+    if report["declared_late"]:
+        lines += ["**What is claimed was changed after the study had begun: read the claims as exploratory.**", ""]
+    num_seeds = len(report["config"]["seeds"])
+    if num_seeds < MIN_SEEDS:
+        lines += [f"{num_seeds} training seeds: no win can be claimed from fewer than {MIN_SEEDS}.", ""]
+    said = (
+        "Differences from the base model on the same prompts and noise, 95 % intervals over training seeds and prompts "
+        f"(n = {report['config']['measure']['num_prompts']} prompts). A star: the interval excludes 0 and four of five "
+        "seeds agree."
+    )
+    return [*lines, said, ""]
+
+
+def _differences(report: Row) -> list[str]:
+    lines = []
+    for title, shown in (("What the annotator judges by", SEEN), ("What no label saw", UNSEEN)):
+        lines += [f"## {title}", "", "| | seeds | " + " | ".join(name.replace("_", " ") for name in shown) + " |"]
+        lines += ["|---" * (len(shown) + 2) + "|"]
+        for name in ("base", "ceiling"):
+            if name in report["levels"]:
+                cells = [_level(report["levels"][name].get(metric)) for metric in shown]
+                lines += [f"| {_LEVELS[name]} | | " + " | ".join(cells) + " |"]
+        for arm, row in report["against_base"].items():
+            cells = [_difference(row.get(metric)) for metric in shown]
+            lines += [f"| {arm} | {_num_seeds(row)} | " + " | ".join(cells) + " |"]
+        lines += [""]
+    return lines
+
+
+_LEVELS: Final = {"base": "pre-trained (level)", "ceiling": "autoencoder's ceiling (level)"}
+
+
+def _num_seeds(row: Row) -> int:
+    return max((len(cell["by_seed"]) for cell in row.values() if cell is not None), default=0)
+
+
+def _contrasts(report: Row) -> list[str]:
+    if not report["contrasts"]:
+        return []
+    shown = (*SEEN, "object_motion")
+    lines = ["## Between arms", "", "| | " + " | ".join(name.replace("_", " ") for name in shown) + " |"]
+    lines += ["|---" * (len(shown) + 1) + "|"]
+    for row in report["contrasts"]:
+        cells = [_difference(row["metrics"].get(metric)) for metric in shown]
+        lines += [f"| {row['arm']} less {row['over']} | " + " | ".join(cells) + " |"]
+    return [*lines, ""]
+
+
+def _claims(report: Row) -> list[str]:
+    if not report["claims"]:
+        return []
+    lines = ["## Claims", "", "| claim | | by |", "|---|---|---|"]
+    for row in report["claims"]:
+        over = f" {row['over']}" if row["over"] else ""
+        words = {"gain": "gains over", "loss": "loses against", "keeps": "keeps the level of", "matches": "matches"}
+        said = f"{row['arm']} {words[row['expect']]}{over or ' the base'} in {row['metric'].replace('_', ' ')}"
+        lines += [f"| {said} | {row['answer']} | {row['why']} |"]
+    return [*lines, ""]
+
+
+def _bias(report: Row) -> list[str]:
+    if not report["motion_bias"]:
+        return []
+    lines = ["## Do labels follow motion?", "", "| | labels | pairs | | alarm |", "|---|---|---|---|---|"]
+    for row in report["motion_bias"]:
+        value = _level(row["estimate"]) if row["estimate"] is not None else row["reason"]
+        alarm = "yes" if row["alarm"] else "no"
+        lines += [f"| {row['name']}: {row['meaning']} | {row['of']} | {row['pairs']} | {value} | {alarm} |"]
+    return [*lines, ""]
+
+
+def _level(row: Row | None) -> str:
+    if row is None:
+        return "not computed"
+    return f"{row['value']:.4f}{_interval(row, '.4f')}"
+
+
+def _difference(row: Row | None) -> str:
+    if row is None:
+        return "not computed"
+    return f"{row['value']:+.4f}{_interval(row, '+.4f')}{' *' if row['goes'] != 'not shown' else ''}"
+
+
+def _interval(row: Row, form: str) -> str:
+    return "" if row["low"] is None else f" ({row['low']:{form}} to {row['high']:{form}})"
 
 
 def main() -> None:
-    """Prints the table of a study as Markdown."""
+    """Prints the table of results that are there."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("results", type=Path, help="a folder with results.json")
     arguments = parser.parse_args()
-    print_table(json.loads((arguments.out / "results.json").read_text(encoding="utf-8")))
-
-
-def print_table(report: dict[str, dict[str, object]]) -> None:
-    """The differences of every arm, with their intervals."""
-    print("| arm | seeds | " + " | ".join(name.replace("_", " ") for name in SHOWN) + " |")
-    print("|---" * (len(SHOWN) + 2) + "|")
-    level = [f"{report['base'][name]['value']:.4f}" for name in SHOWN]
-    print("| base (level) | | " + " | ".join(level) + " |")
-    for arm, row in report["arms"].items():
-        cells = [f"{c['value']:+.4f} ({c['low']:+.4f} to {c['high']:+.4f})" for c in (row[name] for name in SHOWN)]
-        print(f"| {arm} | {len(row['seeds'])} | " + " | ".join(cells) + " |")
+    print(table(json.loads((arguments.results / "results.json").read_text(encoding="utf-8"))))
 
 
 if __name__ == "__main__":
