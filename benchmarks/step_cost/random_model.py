@@ -62,7 +62,9 @@ class RandomModel:
                 in_channels=CHANNELS, out_channels=CHANNELS, text_dim=size.text_width, freq_dim=256,
                 ffn_dim=size.ffn, num_layers=size.layers, rope_max_seq_len=1024,
             )  # fmt: skip
-        self.denoiser.to(self._dtype).eval().requires_grad_(False)
+        if self._dtype != torch.float32:
+            self.denoiser.to(self._dtype)
+        self.denoiser.eval().requires_grad_(False)
 
     def encode_text(self, captions: list[str]) -> TextCondition:
         """Random embeddings."""

@@ -12,8 +12,13 @@ Random weights and random latents; time and memory do not depend on their values
     live     our step with fresh draws: the reference is run in each step
     plain    a second copy of the model as the reference and four separate forwards, as public scripts have it
 
+The fill of the cache is timed beside them, for one draw of the same pairs. A whole run fills it for K draws of each
+pair and visits a pair 26 times (the paper's 1000 steps of 256 over 10,000 pairs), so a step of it is a packed one and
+K / 26 of a fill.
+
 Time: every round runs each variant once, in an order that turns by one each round; the median over rounds, and the
-median of the ratios within a round. Memory: each variant alone in a fresh process; the peak above what the process held
+median of the ratios within a round. `--clock cpu` counts processor time, for a machine that others use too; it takes
+one thread. Memory: each variant alone in a fresh process; the peak above what the process held
 before its model was built, and the parameters' share of it.
 """
 
@@ -35,6 +40,7 @@ from typing import Final
 import torch
 from random_model import SIZES, RandomModel, random_pairs
 
+from densedpo.core.progress import set_quiet
 from densedpo.core.provenance import provenance
 from densedpo.learn.cache import CachedReference
 from densedpo.learn.config import LearnConfig
@@ -48,6 +54,9 @@ from densedpo.learn.step import build_optimizer, take_step
 from densedpo.learn.tasks import PreferenceTask
 
 VARIANTS: Final = ("floor", "packed", "apart", "live", "plain")
+CLOCKS: Final = {"wall": time.perf_counter, "cpu": time.process_time}
+VISITS: Final = 26
+DRAWS: Final = (1, 4, 16, VISITS)  # K for which the whole run is told
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,13 +67,14 @@ class Scale:
     num_pairs: int
     rounds: int
     device: str
+    clock: str = "wall"
 
 
 class Bench:
     """One variant with its model and its optimizer; `step` runs it once."""
 
     def __init__(self, variant: str, scale: Scale, pairs: tuple[LabelledPair, ...], folder: Path) -> None:
-        self._variant = variant
+        self._variant, self._clock = variant, CLOCKS[scale.clock]
         self.config = LearnConfig(
             batch_pairs=scale.num_pairs, draws="fresh" if variant == "live" else 1, lora_rank=16,
             memory="apart" if variant == "apart" else "packed", device=scale.device,
@@ -79,14 +89,22 @@ class Bench:
             self._cache = CachedReference(pairs, self._draws, folder)
             self._cache.fill(self.model, source, 1, poll=lambda: None)
         self._task = PreferenceTask(self.model, source, pairs, self._draws, self.config, self._cache)
-        self._source, self._pairs, self._number = source, pairs, 0
+        self._source, self._pairs, self._number, self._folder = source, pairs, 0, folder
         self._reference = RandomModel(SIZES[scale.size], device=scale.device) if variant == "plain" else None
 
     def step(self) -> float:
         """Seconds of one whole step."""
         self._number += 1
+        return self._timed(self._step)
+
+    def _timed(self, call: Callable[[], object]) -> float:
         _settle(self.config.device)
-        started = time.perf_counter()
+        started = self._clock()
+        call()
+        _settle(self.config.device)
+        return self._clock() - started
+
+    def _step(self) -> None:
         if self._variant == "floor":
             self._by_hand(self._floor)
         elif self._variant == "plain":
@@ -95,8 +113,12 @@ class Bench:
             take_step(
                 self._task, self._optimizer, self.config, step=self._number, update=self._number, poll=lambda: None
             )
-        _settle(self.config.device)
-        return time.perf_counter() - started
+
+    def fill(self, number: int) -> float:
+        """Seconds of the reference's errors for one draw of the pairs, as a run fills its cache."""
+        draws = Draws(noise_seed=number + 1, count=1, density=TimeDensity.of(self.config))
+        cache = CachedReference(self._pairs, draws, self._folder / f"fill-{number}")
+        return self._timed(lambda: cache.fill(self.model, self._source, 1, poll=lambda: None))
 
     def _by_hand(self, loss: Callable[[], torch.Tensor]) -> None:
         self._optimizer.zero_grad(set_to_none=True)
@@ -126,7 +148,16 @@ def _settle(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def measure_time(scale: Scale, pairs: tuple[LabelledPair, ...], folder: Path) -> dict[str, dict[str, float]]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Times:
+    """Medians over rounds: of each variant its seconds and ratios, and a step of a whole run by its number of draws."""
+
+    variants: dict[str, dict[str, float]]
+    fill_s: float
+    whole_run: dict[str, dict[str, float]]
+
+
+def measure_time(scale: Scale, pairs: tuple[LabelledPair, ...], folder: Path) -> Times:
     """The median seconds of a step of each variant, and its ratio to the floor and to the plain script."""
     benches = {variant: Bench(variant, scale, pairs, folder) for variant in VARIANTS}
     for bench in benches.values():
@@ -135,18 +166,22 @@ def measure_time(scale: Scale, pairs: tuple[LabelledPair, ...], folder: Path) ->
     for number in range(scale.rounds):
         turned = VARIANTS[number % len(VARIANTS) :] + VARIANTS[: number % len(VARIANTS)]
         rounds.append({variant: benches[variant].step() for variant in turned})
+        rounds[-1]["fill"] = benches["packed"].fill(number)
+    for row in rounds:
+        row |= {f"run {draws}": row["packed"] + row["fill"] * draws / VISITS for draws in DRAWS}
 
-    def ratio(variant: str, other: str) -> float:
-        return statistics.median(row[variant] / row[other] for row in rounds)
-
-    return {
-        variant: {
-            "seconds": statistics.median(row[variant] for row in rounds),
-            "times_floor": ratio(variant, "floor"),
-            "times_plain": ratio(variant, "plain"),
+    def told(name: str) -> dict[str, float]:
+        return {
+            "seconds": statistics.median(row[name] for row in rounds),
+            "times_floor": statistics.median(row[name] / row["floor"] for row in rounds),
+            "times_plain": statistics.median(row[name] / row["plain"] for row in rounds),
         }
-        for variant in VARIANTS
-    }
+
+    return Times(
+        variants={variant: told(variant) for variant in VARIANTS},
+        fill_s=statistics.median(row["fill"] for row in rounds),
+        whole_run={str(draws): told(f"run {draws}") for draws in DRAWS},
+    )
 
 
 def measure_memory(scale: Scale, variant: str, folder: Path) -> dict[str, float]:
@@ -174,23 +209,28 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=4, help="in one forward")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--quick", action="store_true", help="a toy size and two rounds")
     parser.add_argument("--out", type=Path, default=Path("build/step_cost"))
     parser.add_argument("--memory-of", choices=VARIANTS, help="only this variant's memory, as JSON")
     options = parser.parse_args()
-    scale = Scale(size=options.size, num_pairs=options.pairs, rounds=options.rounds, device=options.device)
-    if options.quick:
-        scale = Scale(size="toy", num_pairs=2, rounds=2, device=options.device)
+    if options.clock == "cpu" and (options.device != "cpu" or torch.get_num_threads() > 1):
+        parser.error("--clock cpu counts the time of all threads: set OMP_NUM_THREADS=1 and leave --device cpu")
+    set_quiet(True)
+    size, num_pairs, rounds = ("toy", 2, 2) if options.quick else (options.size, options.pairs, options.rounds)
+    scale = Scale(size=size, num_pairs=num_pairs, rounds=rounds, device=options.device, clock=options.clock)
     with tempfile.TemporaryDirectory() as name:
         if options.memory_of is not None:
             print(json.dumps(measure_memory(scale, options.memory_of, Path(name))))
             return
         pairs = random_pairs(Path(name), SIZES[scale.size], scale.num_pairs)
         times = measure_time(scale, pairs, Path(name) / "cache")
-    results = {variant: times[variant] | _memory_in_a_process(variant) for variant in VARIANTS}
+    results = {variant: times.variants[variant] | _memory_in_a_process(variant) for variant in VARIANTS}
     options.out.mkdir(parents=True, exist_ok=True)
-    row = {"scale": {"size": scale.size, "pairs": scale.num_pairs, "rounds": scale.rounds, "device": scale.device},
-           "threads": torch.get_num_threads(), "results": results, "made": provenance()}  # fmt: skip
+    row = {"scale": {"size": scale.size, "pairs": scale.num_pairs, "rounds": scale.rounds, "device": scale.device,
+                     "clock": scale.clock},
+           "threads": torch.get_num_threads(), "results": results, "fill_of_a_draw_s": times.fill_s,
+           "step_of_a_whole_run_by_draws": times.whole_run, "visits": VISITS, "made": provenance()}  # fmt: skip
     (options.out / "results.json").write_text(json.dumps(row, indent=2) + "\n", encoding="utf-8")
     print("variant   s/step  x floor  x plain  peak MB  of it parameters MB")
     for variant, found in results.items():
@@ -198,6 +238,9 @@ def main() -> None:
             f"{variant:8} {found['seconds']:7.3f} {found['times_floor']:8.3f} {found['times_plain']:8.3f} "
             f"{found['peak_mb']:8.0f} {found['parameters_mb']:8.0f}"
         )
+    print(f"fill of one draw {times.fill_s:.3f} s; a step with its share of the fill, {VISITS} visits to a pair:")
+    for draws, found in times.whole_run.items():
+        print(f"{draws:>3} draws {found['seconds']:7.3f} {found['times_floor']:8.3f} {found['times_plain']:8.3f}")
 
 
 def _memory_in_a_process(variant: str) -> dict[str, float]:
