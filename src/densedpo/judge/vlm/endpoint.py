@@ -22,11 +22,12 @@ from densedpo.core.errors import BadInput, Interrupted
 from densedpo.judge.protocol import Cost, Failure
 from densedpo.judge.vlm.answers import usage_of
 from densedpo.judge.vlm.config import VlmConfig
-from densedpo.judge.vlm.refusals import Secret, TryAgain, classified
+from densedpo.judge.vlm.refusals import Secret, TryAgain, classified, costs_nothing
 from densedpo.judge.vlm.spending import Spending
 from densedpo.judge.vlm.wire import Request
 
 Result = TypeVar("Result")
+_Stream = openai.AsyncStream[object]
 
 _LONGEST_WAIT_S: Final = 60.0
 _MAX_REPLY_BYTES: Final = 4 * 1024 * 1024
@@ -122,15 +123,19 @@ class Endpoint:
         async with self._first if self._spending.is_blind else contextlib.nullcontext():
             hold = self._spending.hold(request.num_characters)
             reply: str | None = None
+            is_free = False
             try:
                 reply = await self._reply(request)
             except (openai.APIError, httpx2.TransportError) as error:
+                is_free = costs_nothing(error)
                 return self._refused(error, deadline)
             except _TooLong:
                 return Failure(kind="malformed", detail=f"more than {_MAX_REPLY_BYTES} bytes")
-            finally:
-                usage = usage_of(reply) if reply is not None else None
-                costs.append(self._spending.settle(hold, usage, answered=reply is not None))
+            finally:  # also where the deadline, or who leaves, cuts it off
+                if reply is not None:
+                    costs.append(self._spending.settle(hold, usage_of(reply)))
+                else:
+                    costs.append(self._spending.settle_unanswered(hold, is_free=is_free))
             return reply
 
     def _refused(self, error: Exception, deadline: asyncio.Timeout) -> Failure:
@@ -143,17 +148,19 @@ class Endpoint:
             raise
 
     async def _reply(self, request: Request) -> str:
-        if request.path != "/chat/completions":
-            response = await self._client.post(request.path, cast_to=httpx2.Response, body=request.body)
-            return response.text
-        call = self._client.chat.completions.with_streaming_response.create
+        is_read_here = True  # piece by piece, so that a reply without an end fills no memory
+        response = await self._client.post(
+            request.path, cast_to=httpx2.Response, body=request.body, stream=is_read_here, stream_cls=_Stream
+        )
+        assert isinstance(response, httpx2.Response)
         text = bytearray()
-        # the body is sent as it is hashed; read piece by piece, so that a reply without an end fills no memory
-        async with call(messages=[], model=self._config.model, extra_body=request.body) as streamed:
-            async for piece in streamed.iter_bytes():
+        try:
+            async for piece in response.aiter_bytes():
                 text += piece
                 if len(text) > _MAX_REPLY_BYTES:
                     raise _TooLong
+        finally:
+            await response.aclose()
         return text.decode("utf-8", errors="replace")
 
     async def _connect(self) -> openai.AsyncOpenAI:

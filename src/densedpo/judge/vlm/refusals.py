@@ -66,6 +66,16 @@ def classified(error: Exception, secret: Secret) -> Failure:
     raise error
 
 
+def costs_nothing(error: Exception) -> bool:
+    """Whether no server can have charged for a request: it was refused with a status, or reached none.
+
+    A connection that broke later may have been paid for: the server may have read the question and answered it.
+    """
+    if isinstance(error, openai.APIStatusError):
+        return True
+    return any(isinstance(inner, httpx2.ConnectError | httpx2.ConnectTimeout | ssl.SSLError) for inner in _chain(error))
+
+
 def _status(error: openai.APIStatusError, secret: Secret) -> Failure:
     status = error.status_code
     names = {error.code, error.type}

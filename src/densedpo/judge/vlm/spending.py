@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from densedpo.core.errors import BadInput, Interrupted
 from densedpo.core.files import append_jsonl, repair_jsonl
+from densedpo.core.records import read_jsonl, to_row
 from densedpo.judge.protocol import Cost
 from densedpo.judge.vlm.answers import Usage
 from densedpo.judge.vlm.config import VlmConfig
@@ -24,11 +24,26 @@ class Hold:
     tokens: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spent:
+    """One request as the ledger keeps it; `is_estimate` where nobody stated what it used."""
+
+    num_requests: int
+    input_tokens: int
+    output_tokens: int
+    money: float | None
+    is_estimate: bool = False
+
+
 class Spending:
     """The running total over all runs of one judge. Used from one thread: the endpoint's."""
 
     def __init__(self, config: VlmConfig, ledger: Path) -> None:
-        """Reads what earlier runs spent; a line that a kill cut off is dropped."""
+        """Reads what earlier runs spent; a line that a kill cut off is dropped.
+
+        Raises:
+            BadInput: the file is damaged in another way.
+        """
         self._config = config
         self._ledger = ledger
         self._holds: list[Hold] = []
@@ -36,9 +51,8 @@ class Spending:
         self.total = Cost()
         self.this_run = Cost()
         repair_jsonl(ledger)
-        for line in ledger.read_text("utf-8").splitlines() if ledger.is_file() else []:
-            row = json.loads(line)
-            self._count(Cost(**row))
+        for row in read_jsonl(ledger, Spent) if ledger.is_file() else ():
+            self._count(row)
         self.this_run = Cost()
 
     @property
@@ -62,37 +76,49 @@ class Spending:
             raise self._spent(f"max_requests = {config.max_requests}")
         if config.max_tokens is not None and tokens > config.max_tokens:
             raise self._spent(f"max_tokens = {config.max_tokens}")
-        if config.max_money is not None:
-            price = max(config.input_price or 0.0, config.output_price or 0.0) / _MILLION
-            if (self.total.money or 0.0) + (under_way + estimate) * price > config.max_money:
-                raise self._spent(f"max_money = {config.max_money:g}")
+        money = (self.total.money or 0.0) + (under_way + estimate) * self._highest_price
+        if config.max_money is not None and money > config.max_money:
+            raise self._spent(f"max_money = {config.max_money:g}")
         hold = Hold(tokens=estimate)
         self._holds.append(hold)
         return hold
 
-    def settle(self, hold: Hold, usage: Usage | None, *, answered: bool) -> Cost:
-        """Writes down what a request cost, whether or not it was answered.
+    def settle(self, hold: Hold, usage: Usage | None) -> Cost:
+        """Writes down what a request cost that was answered.
 
         Raises:
             BadInput: a limit in tokens or money is set and the server does not state what it used.
         """
-        self._holds.remove(hold)
-        tokens_matter = self._config.max_tokens is not None or self._config.max_money is not None
-        cost = Cost(
-            num_requests=1,
-            input_tokens=usage.input_tokens if usage else 0,
-            output_tokens=usage.output_tokens if usage else 0,
-            money=self._price(usage) if answered else 0.0,  # servers do not charge for an error
-        )
-        row = {
-            "num_requests": cost.num_requests, "input_tokens": cost.input_tokens, "output_tokens": cost.output_tokens,
-            "money": cost.money,
-        }  # fmt: skip
-        append_jsonl(self._ledger, row)
-        self._count(cost)
-        if answered and usage is None and tokens_matter:
+        cost = self._written(hold, usage or Usage(input_tokens=0, output_tokens=0), money=self._price(usage))
+        if usage is None and (self._config.max_tokens is not None or self._config.max_money is not None):
             raise BadInput("the server does not state how many tokens it used; limit the run by max_requests instead")
         return cost
+
+    def settle_unanswered(self, hold: Hold, *, is_free: bool) -> Cost:
+        """Writes down a request without an answer.
+
+        Args:
+            is_free: the server refused it or was never reached; else it may have been charged for, and counts as all
+                that was set aside for it, the whole answer included.
+        """
+        nothing = Usage(input_tokens=0, output_tokens=0)
+        if is_free:
+            return self._written(hold, nothing, money=0.0)
+        priced = self._config.input_price is not None and self._config.output_price is not None
+        most = Usage(input_tokens=hold.tokens, output_tokens=0)
+        return self._written(hold, most, money=hold.tokens * self._highest_price if priced else None, is_estimate=True)
+
+    def _written(self, hold: Hold, usage: Usage, *, money: float | None, is_estimate: bool = False) -> Cost:
+        self._holds.remove(hold)
+        row = Spent(
+            num_requests=1,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            money=money,
+            is_estimate=is_estimate,
+        )
+        append_jsonl(self._ledger, to_row(row))
+        return self._count(row)
 
     def text(self) -> str:
         """The cost of this run and of all, for a line of progress."""
@@ -103,16 +129,29 @@ class Spending:
             f" ({total.num_requests} requests over all runs{money})"
         )
 
+    @property
+    def _highest_price(self) -> float:
+        """Of one token, in whichever direction."""
+        return max(self._config.input_price or 0.0, self._config.output_price or 0.0) / _MILLION
+
     def _price(self, usage: Usage | None) -> float | None:
         if usage is None or self._config.input_price is None or self._config.output_price is None:
             return None
         cost = usage.input_tokens * self._config.input_price + usage.output_tokens * self._config.output_price
         return cost / _MILLION
 
-    def _count(self, cost: Cost) -> None:
+    def _count(self, row: Spent) -> Cost:
+        cost = Cost(
+            num_requests=row.num_requests,
+            input_tokens=row.input_tokens,
+            output_tokens=row.output_tokens,
+            money=row.money,
+        )
         self.total = self.total.plus(cost)
         self.this_run = self.this_run.plus(cost)
-        self._most_tokens = max(self._most_tokens, cost.input_tokens + cost.output_tokens)
+        if not row.is_estimate:  # only a server's own word tells what a request uses
+            self._most_tokens = max(self._most_tokens, cost.input_tokens + cost.output_tokens)
+        return cost
 
     def _spent(self, limit: str) -> Interrupted:
         return Interrupted(

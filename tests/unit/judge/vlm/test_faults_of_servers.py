@@ -105,9 +105,10 @@ def test_f77_slow_drips_end_at_the_deadline(slow: Reply, clips: PairClips, new_j
     assert time.monotonic() - started < 4.5
 
 
-def test_f77_a_reply_without_an_end_is_cut(clips: PairClips, new_judge: NewJudge) -> None:
+@pytest.mark.parametrize("api", ["chat", "systemone"])
+def test_f77_a_reply_without_an_end_is_cut(api: str, clips: PairClips, new_judge: NewJudge) -> None:
     with scripted(Reply(endless=True)) as script:
-        answer = ask(new_judge, script, clips)
+        answer = ask(new_judge, script, clips, api=api)
     assert answer.failure is not None
     assert (answer.failure.kind, "bytes" in answer.failure.detail) == ("malformed", True)
 

@@ -272,6 +272,68 @@ def test_f82_many_at_once_do_not_run_past_a_limit(clips: PairClips, new_judge: N
         assert len(script.requests) == 3
 
 
+def spent_rows(tmp_path: Path) -> list[Json]:
+    (ledger,) = tmp_path.rglob("spent.jsonl")
+    return [json.loads(line) for line in ledger.read_text().splitlines()]
+
+
+def test_f82_a_request_that_is_cut_off_at_the_deadline_counts_as_what_it_may_have_cost(
+    clips: PairClips, new_judge: NewJudge, tmp_path: Path
+) -> None:
+    """Two orders are sent and answered too late. After one answer of 2200 tokens each counts as so many, at the higher
+    of the two prices: 2200 * 200 / 1e6 = 0.44."""
+    slow: list[float] = [0.0, 0.0, 5.0, 5.0]
+
+    def late(request: Json, number: int) -> Reply:
+        return replace(brighter(request), delay_s=slow[number - 1])
+
+    prices = {"input_price": 100.0, "output_price": 200.0}
+    with scripted(late) as script, new_judge(script, deadline_s=1.0, **prices) as judge:
+        assert judge.judge(clips, ((0, 2),))[0].answer == "a"
+        cut = judge.judge(clips, ((2, 4),))[0]
+    assert cut.failure is not None
+    assert (cut.failure.kind, cut.cost.num_requests, cut.cost.input_tokens) == ("deadline", 2, 4400)
+    assert cut.cost.money == pytest.approx(0.88)
+    assert [row["is_estimate"] for row in spent_rows(tmp_path)] == [False, False, True, True]
+    with new_judge(None, **prices) as judge:
+        # 2000 tokens in and 200 out, answered twice: 0.24 each
+        assert judge.spending.total.money == pytest.approx(2 * 0.24 + 0.88)
+
+
+@pytest.mark.parametrize(
+    ("reply", "tokens"), [(Reply(status=500, body={}), 0), (Reply(reset=True), 7), (Reply(endless=True), 7)]
+)
+def test_f82_only_what_was_refused_costs_nothing(
+    reply: Reply, tokens: int, clips: PairClips, new_judge: NewJudge, tmp_path: Path
+) -> None:
+    """A status means that nothing was answered; a connection that broke, or a reply without an end, may be charged."""
+    with scripted(reply) as script, new_judge(script, attempts=1, concurrency=1) as judge:
+        judge.judge(clips, ((0, 2),))
+    assert {row["input_tokens"] > 0 for row in spent_rows(tmp_path)} == {tokens > 0}
+
+
+def test_f82_nobody_there_costs_nothing(clips: PairClips, new_judge: NewJudge, tmp_path: Path) -> None:
+    with new_judge(None, attempts=1, concurrency=1) as judge:
+        judge.judge(clips, ((0, 2),))
+    assert {(row["input_tokens"], row["money"]) for row in spent_rows(tmp_path)} == {(0, 0.0)}
+
+
+def test_f82_a_ledger_that_was_cut_in_mid_write_is_read_and_other_damage_is_named(
+    clips: PairClips, new_judge: NewJudge, tmp_path: Path
+) -> None:
+    with scripted(honest) as script, new_judge(script) as judge:
+        judge.judge(clips, ((0, 2),))
+    (ledger,) = tmp_path.rglob("spent.jsonl")
+    whole = ledger.read_bytes()
+    ledger.write_bytes(whole + b'{"num_requests": 1, "inp')
+    with new_judge(None) as judge:
+        assert judge.spending.total.num_requests == 2
+    assert ledger.read_bytes() == whole
+    ledger.write_bytes(b"#" + whole)
+    with pytest.raises(BadInput, match=r"spent\.jsonl:1"):
+        new_judge(None)
+
+
 def test_f82_a_price_that_is_not_known_is_refused() -> None:
     with pytest.raises(ValueError, match="input_price"):
         VlmConfig(max_money=1.0)
