@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from study import GuidedPairs, OracleLabels
+from study import GuidedPairs, OracleLabels, ReferenceLabels
 
 from densedpo.adapters import catalogue
 from densedpo.core.errors import BadInput
@@ -19,6 +19,7 @@ from densedpo.judge.oracle import OracleConfig, OracleJudge
 from densedpo.judge.pairset import PairSet
 from densedpo.judge.preferences import Preferences, collect, write_preferences
 from densedpo.judge.reference import RealClips, ReferenceConfig, ReferenceJudge
+from densedpo.judge.reward.judge import RewardConfig, RewardJudge
 from densedpo.judge.run import judge_pairs
 from densedpo.judge.store import LabelStore
 from densedpo.learn.run import learn_offline
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from study import Labels, Run, Study
 
     from densedpo.core.workspace import Project
+    from densedpo.judge.protocol import Judge
     from densedpo.measure.config import MeasureConfig
 
 BASE, CEILING, DIVERSITY = "base", "ceiling", "base-diversity"
@@ -70,12 +72,14 @@ def label(project: Project, study: Study) -> dict[str, str]:
     return annotators
 
 
-def judge_of(project: Project, labels: Labels) -> OracleJudge | ReferenceJudge:
+def judge_of(project: Project, labels: Labels) -> Judge:
     """The judge that a study names, under the name that the verb would give it."""
     options = labels.judge.model_dump(exclude={"kind"})
     if isinstance(labels.judge, OracleLabels):
         return OracleJudge(OracleConfig(**options))
-    return ReferenceJudge(ReferenceConfig(**options), RealClips.of(project.clips))
+    if isinstance(labels.judge, ReferenceLabels):
+        return ReferenceJudge(ReferenceConfig(**options), RealClips.of(project.clips))
+    return RewardJudge(RewardConfig(**options))
 
 
 def first_pairs(preferences: Preferences, count: int, *, name: str) -> Preferences:

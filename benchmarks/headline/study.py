@@ -15,6 +15,7 @@ from densedpo.data.config import DataConfig
 from densedpo.generate.config import GuidedConfig, IndependentConfig
 from densedpo.judge.oracle import OracleConfig
 from densedpo.judge.reference import ReferenceConfig
+from densedpo.judge.reward.judge import RewardConfig
 from densedpo.learn.config import LearnConfig
 from densedpo.measure.config import MeasureConfig
 
@@ -47,11 +48,17 @@ class ReferenceLabels(ReferenceConfig):
     kind: Literal["reference"]
 
 
+class RewardLabels(RewardConfig):
+    """Answers of the shipped video-quality network."""
+
+    kind: Literal["reward"]
+
+
 class Labels(Config):
     """Answers about a set of pairs; learned from are those about the first `num_pairs` of its training pairs."""
 
     pairs: str
-    judge: OracleLabels | ReferenceLabels = OracleLabels()
+    judge: OracleLabels | ReferenceLabels | RewardLabels = OracleLabels()
     num_pairs: int | None = Field(default=None, ge=1)
 
 
