@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from densedpo.core.errors import BadInput
+from densedpo.measure.records import read_measured
+from densedpo.measure.run import measure
 from densedpo.metrics.statistics import Estimate, TwoWayDifference
 from headline_modules import FOLDER, STUDIES, headline_modules
+from measure_example import make_project, plan_for, rendered
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +169,83 @@ def test_claims_that_were_changed_after_the_beginning_are_told(headline, tmp_pat
     kinder = study.model_copy(update={"matching": names.Matching(arm="vanilla_dpo", share_of_gain=0.5)})
     assert late(project, kinder, name="headline")
     assert not late(project, kinder, name="another")
+
+
+@pytest.fixture(scope="module")
+def reported(headline, tmp_path_factory: pytest.TempPathFactory):
+    """A project with the base, its ceiling and two arms of two seeds over three prompts, and the study of them."""
+    project = make_project(tmp_path_factory.mktemp("study") / "project", num_prompts=3)
+    blurs = {"base": 1.2, "dense_dpo-0": 0.6, "dense_dpo-1": 0.7, "half-0": 0.9, "half-1": 1.0}
+    for salt, (name, blur) in enumerate(blurs.items()):
+        measure(plan_for(project, name), rendered(blur=blur, waver=0.0, salt=salt))
+    measure(plan_for(project, "ceiling", source="autoencoder"), rendered(blur=0.1, waver=0.0, salt=9))
+    study = headline["study"].load_study(FOLDER / "ablations" / "labels.toml")
+    arms = {name: study.arms[name] for name in ("dense_dpo", "half")}
+    return project, study.model_copy(update={"arms": arms, "contrasts": (("half", "dense_dpo"),)})
+
+
+@pytest.fixture(scope="module")
+def report(headline, reported):
+    """What results.json would hold, but for what training and labels leave."""
+    project, study = reported
+    table = headline["table"]
+    scores = table.read_scores(project, study, study.runs())
+    return {
+        "study": "labels",
+        "reduced": {},
+        "declared_late": False,
+        "config": study.model_dump(mode="json"),
+        "levels": table.levels(project, study),
+        "against_base": table.against_base(scores),
+        "contrasts": table.contrasts(study, scores),
+        "claims": [],
+        "motion_bias": [],
+    }
+
+
+def test_a_difference_is_the_mean_over_seeds_of_the_levels_differences(reported, report):
+    project, _ = reported
+    names = ("base", "dense_dpo-0", "dense_dpo-1", "half-0", "half-1")
+    for metric in ("visual_quality", "sharpness", "object_motion"):
+        base, *tuned = (read_measured(project, name).report.estimates[metric].value for name in names)
+        dense = report["against_base"]["dense_dpo"][metric]
+        assert dense["value"] == pytest.approx((tuned[0] + tuned[1]) / 2 - base, abs=1e-6)
+        assert dense["by_seed"] == pytest.approx({"0": tuned[0] - base, "1": tuned[1] - base}, abs=1e-6)
+        between = report["contrasts"][0]["metrics"][metric]
+        assert between["value"] == pytest.approx((tuned[2] + tuned[3] - tuned[0] - tuned[1]) / 2, abs=1e-6)
+        assert dense["low"] <= dense["value"] <= dense["high"]
+    assert report["against_base"]["dense_dpo"]["sharpness"]["value"] > 0  # blurred half as much
+    assert "diversity" not in report["against_base"]["dense_dpo"]  # one clip of each prompt: not computed, not 0
+
+
+def test_base_and_ceiling_stand_in_the_table_with_what_no_label_saw(headline, report):
+    text = headline["table"].table(report)
+    assert "2 training seeds: no win can be claimed from fewer than 5." in text
+    rows = [line for line in text.splitlines() if line.startswith("| autoencoder's ceiling (level)")]
+    assert len(rows) == 2  # once beside what labels judge by, once beside what no label saw
+    level = report["levels"]["base"]["sharpness"]["value"]
+    assert f"| {level:.4f} (" in text
+    assert "object motion" in text
+    assert report["levels"]["ceiling above base"]["sharpness"]["value"] > 0
+    late = headline["table"].table({**report, "declared_late": True, "reduced": {"quick": True}})
+    assert "read the claims as exploratory" in late
+    assert "The numbers say nothing about the methods" in late
+
+
+def test_results_are_small_files_that_are_the_same_again(headline, reported, report, tmp_path: Path):
+    _, study = reported
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        headline["results"].write_results(report, study, folder)
+    files = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert files == [
+        "by_seed.csv", "differences.csv", "differences.svg", "motion_and_quality.svg", "results.json", "study.toml",
+        "table.md",
+    ]  # fmt: skip
+    for name in files:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+        assert len((tmp_path / "one" / name).read_bytes()) < 200_000
+    again = headline["study"].Study.model_validate(tomllib.loads((tmp_path / "one" / "study.toml").read_text()))
+    assert again == study
+    rows = list(csv.DictReader((tmp_path / "one" / "by_seed.csv").read_text().splitlines()))
+    mine = [row for row in rows if (row["arm"], row["over"], row["metric"]) == ("half", "dense_dpo", "sharpness")]
+    assert [row["seed"] for row in mine] == ["0", "1"]
