@@ -69,6 +69,7 @@ class CogVideoXModel:
         self._folder = folder
         self._scheduler = ddim_scheduler(folder)
         self._levels = noise_levels(self._scheduler).to(self._device)
+        self._rotaries: dict[tuple[int, int, int], Rotary] = {}
 
     @cached_property
     def _transformer(self) -> CogVideoXTransformer3DModel:
@@ -140,7 +141,7 @@ class CogVideoXModel:
         rows = t[:, None, None, None, None]
         norm = ((1 - rows) ** 2 + rows**2).sqrt()
         z = x_t.to(self._device, torch.float32) / norm
-        rotary = self._rotary
+        rotary = self._rotary(*z.shape[2:])
         v: Tensor = self._transformer(
             hidden_states=z.permute(0, 2, 1, 3, 4).to(self._dtype),
             encoder_hidden_states=text.embeds.to(self._dtype),
@@ -179,19 +180,21 @@ class CogVideoXModel:
         """Puts a saved LoRA on the transformer, in place of the one that is there; see `load_lora`."""
         load_lora(CogVideoXLoraLoaderMixin, self.denoiser, path)
 
-    @cached_property
-    def _rotary(self) -> Rotary | None:
-        """As the pipeline makes it; the smaller CogVideoX has learned or sine positions inside its transformer."""
+    def _rotary(self, frames: int, rows: int, columns: int) -> Rotary | None:
+        """As the pipeline makes it for latents of a size; the smaller CogVideoX has positions inside its transformer."""
         if not self.denoiser.config.use_rotary_positional_embeddings:
             return None
-        pipeline = CogVideoXPipeline(
-            tokenizer=None, text_encoder=None, vae=None, transformer=self.denoiser, scheduler=self._scheduler
-        )
-        pipeline.vae_scale_factor_spatial = self.geometry.spatial_stride
-        cos, sin = pipeline._prepare_rotary_positional_embeddings(
-            self.geometry.height, self.geometry.width, self.geometry.num_latent_frames, self._device
-        )
-        return Rotary(cos=cos, sin=sin)
+        size = (frames, rows, columns)
+        if size not in self._rotaries:
+            pipeline = CogVideoXPipeline(
+                tokenizer=None, text_encoder=None, vae=None, transformer=self.denoiser, scheduler=self._scheduler
+            )
+            stride = pipeline.vae_scale_factor_spatial = self.geometry.spatial_stride
+            cos, sin = pipeline._prepare_rotary_positional_embeddings(
+                rows * stride, columns * stride, frames, self._device
+            )
+            self._rotaries[size] = Rotary(cos=cos, sin=sin)
+        return self._rotaries[size]
 
 
 def ddim_scheduler(folder: Path) -> CogVideoXDDIMScheduler:

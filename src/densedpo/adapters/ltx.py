@@ -155,7 +155,7 @@ class LTXModel:
         if text.mask is None:
             raise ValueError("this model's captions come with a mask: encode them by its own encode_text")
         geometry = self.geometry
-        _, num_frames, height, width = geometry.latent_shape
+        num_frames, height, width = x_t.shape[2:]
         patch = geometry.patch
         tokens: Tensor = self._transformer(
             hidden_states=LTXPipeline._pack_latents(x_t.to(self._device, self._dtype), patch),
