@@ -39,6 +39,7 @@ SETTINGS: Final = {
     "judge import": "densedpo.judge.exchange:ImportConfig",
     "judge serve": "densedpo.judge.studies.config:StudyConfig",
     "learn offline": "densedpo.learn.config:LearnConfig",
+    "learn online": "densedpo.learn.online.config:OnlineConfig",
     "measure run": "densedpo.measure.config:MeasureConfig",
     "measure compare": "densedpo.measure.config:CompareConfig",
     "measure judge": "densedpo.measure.config:JudgeConfig",

@@ -38,6 +38,7 @@ FLAGS = {
     "judge probe": "--truth --project --config --set --allow-stale",
     "learn offline": "--pairs --preferences --model --project --config --set --allow-stale --dry-run",
     "learn export": "--format --project",
+    "learn online": "--model --project --config --set --allow-stale --dry-run",
     "measure run": "--run --model --project --config --set --allow-stale --json",
     "measure compare": "--pairs --preferences --run --project --config --set --allow-stale --json",
     "measure judge": "--pairs --annotator --against --project --config --set --allow-stale --json",

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from densedpo.cli.online import online
 from densedpo.cli.options import AllowStaleOption, ConfigOption, ModelOption, ProjectOption, SetOption
 
 app = typer.Typer(no_args_is_help=True, help="Train an adapter from preferences.")
@@ -72,3 +73,6 @@ def export(
         raise BadInput(f"--format {format_}: it is one of {', '.join(get_args(ReleaseFormat))}")
     found = find_project(project)
     typer.echo(found.relative(release(found, name, chosen[0])))
+
+
+app.command()(online)

@@ -1,0 +1,184 @@
+"""Online against offline at equal judged clips and equal steps, with intervals over training seeds and prompts.
+
+    python benchmarks/online/run.py --project FOLDER              # everything that is missing; goes on where it was cut
+    python benchmarks/online/run.py --project FOLDER --seeds 0    # one training seed
+    python benchmarks/online/run.py --project FOLDER --dry-run    # what would be run
+
+Every arm of online.toml is trained once for each seed and measured on the same held-out prompts; results.json and a
+table of contrasts lie in the project's folder. Hours on 2 CPU cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from densedpo.adapters import catalogue
+from densedpo.core.provenance import provenance
+from densedpo.core.workspace import PROJECT_FILE, Project, init_project
+from densedpo.data.config import DataConfig
+from densedpo.learn.online.config import OnlineConfig
+from densedpo.learn.online.run import learn_online
+from densedpo.measure.config import MeasureConfig
+from densedpo.measure.records import read_measured
+from densedpo.metrics.statistics import TwoWayDifference, two_way_difference
+
+HERE = Path(__file__).parent
+MODEL = "tiny"
+BASE = "base"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Study:
+    """What is run: the settings of each arm, and what is compared."""
+
+    seeds: tuple[int, ...]
+    metrics: tuple[str, ...]
+    contrasts: tuple[tuple[str, str], ...]
+    data: DataConfig
+    measure: MeasureConfig
+    arms: Mapping[str, OnlineConfig]
+
+
+def read_study(path: Path) -> Study:
+    """The study of a TOML file; an arm's settings are the common ones with its own in their place."""
+    row = tomllib.loads(path.read_text(encoding="utf-8"))
+    return Study(
+        seeds=tuple(row["seeds"]),
+        metrics=tuple(row["metrics"]),
+        contrasts=tuple((one, other) for one, other in row["contrasts"]),
+        data=DataConfig.model_validate({"world": row["data"]}),
+        measure=MeasureConfig.model_validate(row["measure"]),
+        arms={name: OnlineConfig.model_validate(merged(row["online"], own)) for name, own in row["arms"].items()},
+    )
+
+
+def merged(common: Mapping[str, object], own: Mapping[str, object]) -> dict[str, object]:
+    """Settings with some replaced; tables are merged key by key."""
+    found = dict(common)
+    for name, value in own.items():
+        before = found.get(name)
+        found[name] = merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+    return found
+
+
+def with_seed(config: OnlineConfig, seed: int) -> OnlineConfig:
+    """An arm's settings for one training seed."""
+    return config.model_copy(update={"learn": config.learn.model_copy(update={"seed": seed, "noise_seed": seed})})
+
+
+def open_study(folder: Path, study: Study) -> Project:
+    """The study's project, with its clips; made if it is missing."""
+    from densedpo.data.latents import encode_clips
+    from densedpo.data.world import add_world
+
+    project = Project(root=folder) if (folder / PROJECT_FILE).is_file() else init_project(folder)
+    add_world(project, geometry=catalogue.geometry(MODEL), config=study.data)
+    encode_clips(project, catalogue.load(MODEL), batch=study.data.latent_batch)
+    return project
+
+
+def measure(project: Project, name: str, run: str | None, config: MeasureConfig) -> None:
+    """Measures a run, or the base, as `densedpo measure run` does."""
+    from densedpo.measure.plan import plan_measurement
+    from densedpo.measure.run import measure as measure_plan
+    from densedpo.measure.sample import clip_source
+
+    plan = plan_measurement(project, name, model=MODEL, run=run, config=config)
+    measure_plan(plan, clip_source(plan))
+
+
+def values(project: Project, arm: str, metric: str, seeds: Sequence[int]) -> dict[tuple[int, str, int], float | None]:
+    """One metric of an arm by training seed, prompt and sampling seed; of the base, which has one, for every seed."""
+    found = {}
+    for seed in seeds:
+        name = BASE if arm == BASE else f"{arm}-{seed}"
+        for score in read_measured(project, name).scores:
+            found[seed, score.prompt_id, score.number] = score.values.get(metric)
+    return found
+
+
+def contrasts(project: Project, study: Study, seeds: Sequence[int]) -> list[dict[str, object]]:
+    """Every contrast and each arm against the base, on every metric."""
+    pairs = [*study.contrasts, *((arm, BASE) for arm in study.arms)]
+    rows: list[dict[str, object]] = []
+    for one, other in pairs:
+        for metric in study.metrics:
+            found: TwoWayDifference | None = two_way_difference(
+                values(project, other, metric, seeds), values(project, one, metric, seeds), seed=0
+            )
+            rows.append({
+                "arm": one, "against": other, "metric": metric,
+                "difference": None if found is None else asdict(found.estimate),
+            })  # fmt: skip
+    return rows
+
+
+def seconds(project: Project, study: Study, seeds: Sequence[int]) -> list[dict[str, object]]:
+    """Where the time of each arm went, per round, in the mean over seeds."""
+    rows = []
+    for arm in study.arms:
+        found = [json.loads((project.run(f"{arm}-{seed}") / "summary.json").read_text()) for seed in seeds]
+        per_round = {
+            phase: sum(row[f"{phase}_seconds"] / row["rounds"] for row in found) / len(found)
+            for phase in ("sampling", "judging", "learning")
+        }
+        clips = sum(row["num_rollouts"] for row in found) / len(found)
+        rows.append({"arm": arm, "judged_clips": clips, **{name: round(value, 2) for name, value in per_round.items()}})
+    return rows
+
+
+def table(rows: Sequence[Mapping[str, object]]) -> str:
+    """The contrasts as Markdown."""
+    lines = ["| arm | against | metric | difference | 95 % interval |", "|---|---|---|---|---|"]
+    for row in rows:
+        estimate = row["difference"]
+        text = ("not computed", "")
+        if isinstance(estimate, dict):
+            low, high = estimate["low"], estimate["high"]
+            text = (f"{estimate['value']:+.4f}", "none" if low is None else f"[{low:+.4f}, {high:+.4f}]")
+        lines.append(f"| {row['arm']} | {row['against']} | {row['metric']} | {text[0]} | {text[1]} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--project", type=Path, required=True)
+    parser.add_argument("--study", type=Path, default=HERE / "online.toml")
+    parser.add_argument("--seeds", type=int, nargs="+")
+    parser.add_argument("--dry-run", action="store_true")
+    options = parser.parse_args(arguments)
+    study = read_study(options.study)
+    seeds = options.seeds or study.seeds
+    if options.dry_run:
+        for arm, config in study.arms.items():
+            clips = config.num_rounds * config.prompts_per_round * config.rollouts
+            print(f"{arm}: {clips} clips and {config.training.num_steps} steps for each of {len(seeds)} seeds")
+        return
+    sys.path.append(str(HERE))  # where frame_reward lies
+    project = open_study(options.project, study)
+    measure(project, BASE, None, study.measure)
+    for seed in seeds:
+        for arm, config in study.arms.items():
+            settings = with_seed(config, seed)
+            learn_online(project, f"{arm}-{seed}", model=MODEL, config=settings)
+            measure(project, f"{arm}-{seed}", f"{arm}-{seed}", study.measure)
+    rows = contrasts(project, study, seeds)
+    result = {
+        "seeds": list(seeds), "contrasts": rows, "seconds_per_round": seconds(project, study, seeds),
+        "made": provenance(),
+    }  # fmt: skip
+    (options.project / "results.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(table(rows))
+    for row in result["seconds_per_round"]:
+        print(row)
+
+
+if __name__ == "__main__":
+    main()

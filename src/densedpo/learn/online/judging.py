@@ -1,0 +1,128 @@
+"""Judging that waits for a judge that is away: nothing is trained on without its answer."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self, TypeVar
+
+from densedpo.core.errors import BadInput, Interrupted
+from densedpo.core.progress import duration_text, set_quiet
+from densedpo.judge.pairset import PairSet, pair_hash
+from densedpo.judge.protocol import JudgeUnavailable
+from densedpo.judge.run import judge_pairs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from densedpo.core.records import Pair
+    from densedpo.judge.protocol import Judge
+    from densedpo.judge.store import LabelStore
+
+Answer = TypeVar("Answer")
+_log = logging.getLogger("densedpo")
+_AWAY: Final = frozenset({"unavailable", "deadline"})
+_FIRST_PAUSE_S: Final = 1.0
+_LONGEST_PAUSE_S: Final = 60.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Patience:
+    """How long a judge is waited for; `poll` is called every second meanwhile and may raise to stop."""
+
+    minutes: float
+    poll: Callable[[], None]
+
+
+def waiting_for(ask: Callable[[], Answer], patience: Patience) -> Answer:
+    """What `ask` gives, asked again with growing pauses while the judge is away.
+
+    Raises:
+        Interrupted: it was away for longer than the patience; what was judged is stored, the same command goes on.
+    """
+    waited, pause = 0.0, _FIRST_PAUSE_S
+    while True:
+        patience.poll()
+        try:
+            return ask()
+        except JudgeUnavailable as error:
+            limit = 60 * patience.minutes
+            if waited >= limit:
+                raise Interrupted(f"{error} (waited {duration_text(waited)})") from None
+            pause = min(pause, limit - waited)
+            _log.warning("paused for %s, nothing is trained meanwhile: %s", duration_text(pause), error)
+            waited += _wait(pause, patience)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+
+def judge_all(
+    judge: Judge, pairs: PairSet, store: LabelStore, *, segment_seconds: float | None, patience: Patience
+) -> None:
+    """Judges what this judge has not judged; waits while it is away.
+
+    Raises:
+        Interrupted, BadInput: see `waiting_for` and `densedpo.judge.run.judge_pairs`.
+    """
+
+    def ask() -> None:
+        done = judge_pairs(judge, pairs, store, segment_seconds=segment_seconds)
+        away = [failed for failed in done.failures if failed.failure.kind in _AWAY]
+        if away:
+            raise JudgeUnavailable(
+                f"judge {judge.annotator!r} gave no answer to {len(away)} questions: {away[-1].failure.detail}"
+            )
+
+    waiting_for(ask, patience)
+
+
+class JudgingAhead:
+    """Judges pairs in a thread while more of them are made; a context manager that ends when all are judged.
+
+    What it cannot judge, because a judge is away, is left to `judge_all`, which finds the other answers stored.
+    """
+
+    def __init__(
+        self, judges: Sequence[Judge], folder: Path, store: LabelStore, *, segment_seconds: float | None
+    ) -> None:
+        """Args: `folder` is the one that the pairs' paths are relative to."""
+        self._judges, self._folder, self._store, self._seconds = judges, folder, store, segment_seconds
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="judge ahead")
+        self._futures: list[Future[None]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=kind is not None)
+        if kind is None:
+            for future in self._futures:
+                future.result()
+
+    def take(self, pair: Pair) -> None:
+        """A pair that is on the disk in full."""
+        self._futures.append(self._pool.submit(self._judge, pair))
+
+    def _judge(self, pair: Pair) -> None:
+        set_quiet(True)  # of this thread: the sampler's progress is what is said meanwhile
+        alone = PairSet(
+            name=self._folder.name, folder=self._folder, by_id={pair.id: pair}, hashes={pair.id: pair_hash(pair)}
+        )
+        for judge in self._judges:
+            with contextlib.suppress(BadInput, Interrupted):
+                judge_pairs(judge, alone, self._store, segment_seconds=self._seconds)
+
+
+def _wait(seconds: float, patience: Patience) -> float:
+    left = seconds
+    while left > 0:
+        patience.poll()
+        time.sleep(min(1.0, left))
+        left -= 1.0
+    return seconds

@@ -1,0 +1,88 @@
+"""The model of an online run: the policy's adapter, and the reference's beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file, save
+
+from densedpo.adapters import catalogue
+from densedpo.core.files import write_atomic
+from densedpo.core.provenance import sha256_json
+from densedpo.learn.checkpoint import load_latest
+from densedpo.learn.memory import recompute_activations
+from densedpo.learn.online.reference import SecondAdapter
+from densedpo.learn.reference import attach_lora
+from densedpo.learn.step import build_optimizer
+
+if TYPE_CHECKING:
+    from densedpo.learn.online.run import OnlineInputs
+
+_log = logging.getLogger("densedpo")
+
+
+class Policy:
+    """A model with the adapter that is trained and a frozen one, at some step of a run.
+
+    `step` is the last step that the policy has taken.
+    """
+
+    def __init__(self, inputs: OnlineInputs, identity: str) -> None:
+        """Loads the model and puts the newest checkpoint in place, if there is one.
+
+        Args:
+            identity: the hash of the run's config and inputs, which its checkpoints carry.
+
+        Raises:
+            BadInput: there are checkpoints and none of them is valid.
+        """
+        config = inputs.config.training
+        dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
+        self.model = catalogue.load(inputs.model, device=config.device, dtype=dtype)
+        if config.checkpoint_activations:
+            recompute_activations(self.model.denoiser)
+        self.parameters = attach_lora(self.model, config)
+        self.reference = SecondAdapter(self.model)
+        self.optimizer = build_optimizer(self.parameters, config)
+        self._fingerprint, self._folder = inputs.fingerprint, inputs.folder
+        self._every = inputs.config.refresh_every
+        self.step = self._restore(identity)
+
+    def identity(self) -> str:
+        """Identity of the weights in force: of the base, and of every tensor of the adapter."""
+        digest = hashlib.sha256()
+        for name, parameter in sorted(self.parameters.items()):
+            digest.update(name.encode() + parameter.detach().cpu().contiguous().numpy().tobytes())
+        return sha256_json([self._fingerprint, digest.hexdigest()])
+
+    def next_refresh(self) -> int | None:
+        """The step after which the reference is due to become the policy again; None if never."""
+        return (self.step // self._every + 1) * self._every if self._every else None
+
+    def put_reference(self) -> bool:
+        """Puts the reference of the next step in place; returns whether the policy equals it now.
+
+        What the reference is made of is on the disk before the policy moves on, so that a run that is cut finds it.
+        """
+        refreshed = self.step // self._every * self._every if self._every else 0
+        if refreshed == 0:
+            self.reference.reset()
+            return self.step == 0
+        path = self._folder / "references" / f"step-{refreshed:06d}.safetensors"
+        if self.step == refreshed:
+            write_atomic(path, save({name: p.detach().cpu().clone() for name, p in self.parameters.items()}))
+            _log.info("step %d: the reference is now the policy", self.step)
+        self.reference.become(load_file(path))
+        return self.step == refreshed
+
+    def _restore(self, identity: str) -> int:
+        found = load_latest(self._folder / "checkpoints", identity=identity)
+        if found is None:
+            return 0
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(found.adapter[name])
+        return found.state.step

@@ -1,0 +1,106 @@
+"""The judges that an online run is steered by, and their scores of clips as rewards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from pydantic import ValidationError
+
+from densedpo.core.config import Config
+from densedpo.core.errors import BadInput
+from densedpo.core.records import ClipSide
+from densedpo.judge.custom import load_judge
+from densedpo.judge.oracle import OracleConfig, OracleJudge
+from densedpo.judge.reward.http import HttpConfig, HttpJudge
+from densedpo.judge.reward.judge import RewardConfig, RewardJudge
+
+if TYPE_CHECKING:
+    from densedpo.judge.pairset import PairSet
+    from densedpo.judge.protocol import Judge
+    from densedpo.judge.store import LabelStore
+    from densedpo.learn.online.choose import Rewards
+    from densedpo.learn.online.config import RewardChoice
+
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+_SHIPPED: Final = ("reward", "oracle", "http")
+
+
+def build_judge(choice: RewardChoice, *, segment_seconds: float | None) -> Judge:
+    """The judge of a choice, with the run's segments.
+
+    Raises:
+        BadInput: no such judge, or it does not take these options.
+        JudgeUnavailable: it is a scorer elsewhere that does not answer now.
+    """
+    if choice.judge not in _SHIPPED:
+        if ":" not in choice.judge:
+            raise BadInput(f"judge = {choice.judge!r}: it is one of {', '.join(_SHIPPED)}, or module:Class")
+        return load_judge(choice.judge, choice.options)
+    if choice.judge == "oracle":
+        return OracleJudge(_options(OracleConfig, choice, segment_seconds))
+    if choice.judge == "http":
+        return HttpJudge(choice.url, _options(HttpConfig, choice, segment_seconds))
+    return RewardJudge(_options(RewardConfig, choice, segment_seconds))
+
+
+def rewards_of(
+    pairs: PairSet, store: LabelStore, judges: Sequence[Judge], weights: Sequence[float]
+) -> dict[tuple[str, ClipSide], Rewards]:
+    """The weighted sum of the judges' scores of each clip, segment by segment.
+
+    A clip that a judge has not scored in full is left out.
+
+    Raises:
+        BadInput: a judge has answered without scores: it compares, and cannot rank several clips.
+    """
+    found: dict[tuple[str, ClipSide], list[float]] = {}
+    complete = {pair.id for pair in pairs}
+    for judge, weight in zip(judges, weights, strict=True):
+        scores = _scores(pairs, store, judge)
+        complete &= {pair_id for pair_id, _ in scores}
+        for key, values in scores.items():
+            total = found.setdefault(key, [0.0] * len(values))
+            found[key] = [before + weight * value for before, value in zip(total, values, strict=True)]
+    return {key: tuple(values) for key, values in found.items() if key[0] in complete}
+
+
+def _scores(pairs: PairSet, store: LabelStore, judge: Judge) -> dict[tuple[str, ClipSide], list[float]]:
+    """The scores of the clips of which every segment was scored, in the order of time."""
+    by_pair: dict[str, dict[int, tuple[float, float]]] = {}
+    skipped = set()
+    for row in store.judgements(pairs.hashes, annotators=[judge.annotator]):
+        if row.instructions != judge.instructions:
+            continue
+        if row.answer == "skip":
+            skipped.add(row.pair_id)
+        elif row.score_a is None or row.score_b is None:
+            raise BadInput(
+                f"judge {judge.annotator!r} gives answers without scores; learn online ranks clips and needs scores"
+            )
+        else:
+            by_pair.setdefault(row.pair_id, {})[row.start_frame] = (row.score_a, row.score_b)
+    most = max((len(scores) for scores in by_pair.values()), default=0)
+    found: dict[tuple[str, ClipSide], list[float]] = {}
+    for pair_id, scores in by_pair.items():
+        if len(scores) < most or pair_id in skipped:
+            continue
+        ordered = [scores[start] for start in sorted(scores)]
+        found[pair_id, "a"] = [score for score, _ in ordered]
+        found[pair_id, "b"] = [score for _, score in ordered]
+    return found
+
+
+def _options(cls: type[AnyConfig], choice: RewardChoice, segment_seconds: float | None) -> AnyConfig:
+    options = dict(choice.options)
+    if segment_seconds is not None:
+        if "segment_seconds" in options:
+            raise BadInput(f"{choice.judge}: segment_seconds is set for the whole run, not in the options of a judge")
+        options["segment_seconds"] = segment_seconds
+    try:
+        return cls.model_validate_json(json.dumps(options), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise BadInput(f"options of judge {choice.judge!r}: {key!r}: {first['msg']}") from None

@@ -1,0 +1,84 @@
+"""One round on the disk: a project of its own, with rollouts, labels, the chosen pairs, and what came of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from pydantic import ConfigDict
+
+from densedpo.core.files import read_object, write_atomic
+from densedpo.core.records import Prompt, from_row
+from densedpo.core.seeds import generator
+from densedpo.core.workspace import PROJECT_FILE, Project, init_project
+from densedpo.generate.rollouts import PromptVisit
+
+if TYPE_CHECKING:
+    from densedpo.learn.online.config import OnlineConfig
+
+ROLLOUTS: Final = "rollouts"
+CHOSEN: Final = "chosen"
+ROUND_FILE: Final = "round.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoundRecord:
+    """What a finished round came to. Seconds are those of the call that finished it.
+
+    `policy` is the identity of the weights that made the rollouts; `mean_reward` is over all rollouts that were scored,
+    `mean_gap` from the best to the worst of a prompt.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
+
+    round: int
+    policy: str
+    first_step: int
+    last_step: int
+    num_rollouts: int
+    num_pairs: int
+    num_tied: int
+    num_unscored: int
+    mean_reward: float | None
+    mean_gap: float | None
+    sampling_seconds: float
+    judging_seconds: float
+    learning_seconds: float
+
+
+def round_project(folder: Path, number: int) -> Project:
+    """The project of a round of a run's folder, made if it is missing."""
+    return nested_project(folder / "rounds" / f"{number:04d}")
+
+
+def nested_project(root: Path) -> Project:
+    """A project inside a run, so that every verb can look at what lies there."""
+    return Project(root=root) if (root / PROJECT_FILE).is_file() else init_project(root)
+
+
+def read_round(project: Project) -> RoundRecord | None:
+    """What a round came to; None while it is not finished."""
+    path = project.root / ROUND_FILE
+    return from_row(RoundRecord, read_object(path), str(path)) if path.exists() else None
+
+
+def write_round(project: Project, record: RoundRecord) -> None:
+    """Marks a round as finished."""
+    write_atomic(project.root / ROUND_FILE, json.dumps(asdict(record), indent=2) + "\n")
+
+
+def visits_of(number: int, prompts: Sequence[Prompt], config: OnlineConfig) -> tuple[PromptVisit, ...]:
+    """The prompts of a round (from 0): consecutive places of an endless sequence of shuffled epochs.
+
+    With fewer prompts than a round takes, a prompt is visited several times in it, each time with other noise.
+    """
+    visits = []
+    size, count = config.prompts_per_round, len(prompts)
+    for place in range(number * size, (number + 1) * size):
+        epoch, position = divmod(place, count)
+        order = generator(config.learn.seed, "online prompts", epoch).permutation(count)
+        visits.append(PromptVisit(prompt=prompts[int(order[position])], visit=epoch))
+    return tuple(visits)

@@ -1,0 +1,200 @@
+"""One online run of a project, from prompts to an adapter: refuses first, then loads torch."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from densedpo.adapters import catalogue
+from densedpo.core.config import dump_toml
+from densedpo.core.errors import BadInput
+from densedpo.core.files import write_atomic, writing
+from densedpo.core.provenance import provenance, sha256_json
+from densedpo.core.records import Prompt
+from densedpo.core.workspace import Project, content_hash, read_stamp, require_fresh, write_stamp
+from densedpo.generate.plan import select_prompts
+from densedpo.learn.processes.launch import World, launched, require_strategy, stated
+from densedpo.learn.run import RUN_FILE, require_same_run
+from densedpo.learn.stop import stop_on_signals
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+    from densedpo.learn.online.config import OnlineConfig
+
+_log = logging.getLogger("densedpo")
+# settings that change no result but its last bits, and how long is waited: a run goes on under others
+_OF_THE_MACHINE: Final = frozenset({"judge_patience_min", "learn", "guard"})
+_OF_THE_MACHINE_IN_LEARN: Final = frozenset({"strategy", "process_timeout_min"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnlineInputs:
+    """Everything an online run reads, checked."""
+
+    project: Project
+    name: str
+    model: str
+    fingerprint: str
+    config: OnlineConfig
+    prompts: tuple[Prompt, ...]
+    guard_prompts: tuple[Prompt, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is written."""
+        return self.project.run(self.name)
+
+    def identity(self) -> dict[str, JsonValue]:
+        """What makes this run this run: the same again goes on, anything else is refused."""
+        config = self.config.model_dump(mode="json")
+        learn = self.config.training.model_dump(mode="json")
+        return {
+            # the steps' settings stand where those of an offline run do
+            "config": {
+                **{name: value for name, value in learn.items() if name not in _OF_THE_MACHINE_IN_LEARN},
+                "online": {name: value for name, value in config.items() if name not in _OF_THE_MACHINE},
+                "guard": config["guard"],
+            },
+            "inputs": {self.project.relative(self.project.clips): content_hash(self.project.clips, self.project)},
+            "model": self.fingerprint,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnlineSummary:
+    """How an online run ended, as in its summary.json. Seconds are of all rounds."""
+
+    folder: str
+    rounds: int
+    empty_rounds: int
+    steps: int
+    refreshes: int
+    num_rollouts: int
+    num_pairs: int
+    selected_step: int
+    stopped_early: str | None
+    sampling_seconds: float
+    judging_seconds: float
+    learning_seconds: float
+    strategy: str
+
+
+def learn_online(
+    project: Project, name: str, *, model: str | Path = "tiny", config: OnlineConfig, allow_stale: bool = False
+) -> Path:
+    """Trains a LoRA on pairs that the policy in force makes and a reward judges, into `runs/<name>`.
+
+    The same call again goes on where a run was cut, in whichever phase, and returns at once where it was finished.
+
+    Args:
+        model: a diffusers directory or `tiny`.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        BadInput: an input is missing, stale or does not fit, the run folder was made from others, or rounds give no
+            pairs.
+        Interrupted: asked to stop, or a judge stayed away; the same call goes on.
+    """
+    inputs = read_online_inputs(project, name, model=model, config=config, allow_stale=allow_stale)
+    world = launched()
+    require_one_process(config, world)
+    with writing(inputs.folder):
+        identity = inputs.identity()
+        require_same_run(inputs.folder, identity)
+        if read_stamp(inputs.folder) is not None:
+            _log.warning("%s is finished already", inputs.folder)
+            return inputs.folder
+        _write_run_file(inputs, identity, strategy=stated(config.training, world))
+        with stop_on_signals() as flag:
+            # torch only now: what is refused above is refused in a moment
+            from densedpo.learn.online.session import run_online
+
+            summary = run_online(inputs, identity=sha256_json(identity), flag=flag)
+        write_atomic(inputs.folder / "summary.json", json.dumps(asdict(summary), indent=2) + "\n")
+        write_stamp(inputs.folder, [project.clips], project)
+    return inputs.folder
+
+
+def read_online_inputs(
+    project: Project, name: str, *, model: str | Path, config: OnlineConfig, allow_stale: bool
+) -> OnlineInputs:
+    """Reads and checks all that an online run needs; imports no torch and writes nothing."""
+    project.run(name)  # a name that cannot be one is refused first
+    require_fresh(project.clips, project, allow_stale=allow_stale)
+    seed = config.learn.seed
+    is_guided = config.kind == "guided"
+    prompts = select_prompts(project, ["train"], seed=seed, allow_clipless=not is_guided)
+    guard_prompts: tuple[Prompt, ...] = ()
+    if config.guard.every:
+        found = select_prompts(project, ["validation"], seed=seed, allow_clipless=True)
+        guard_prompts = found[: config.guard.num_prompts]
+        if len(guard_prompts) < config.guard.num_prompts:
+            _log.warning(
+                "the guard looks at %d prompts, not %d: there are no more of validation",
+                len(guard_prompts), config.guard.num_prompts,
+            )  # fmt: skip
+    return OnlineInputs(
+        project=project,
+        name=name,
+        model=str(model),
+        fingerprint=catalogue.fingerprint(model),
+        config=config,
+        prompts=prompts,
+        guard_prompts=guard_prompts,
+    )
+
+
+def require_one_process(config: OnlineConfig, world: World) -> None:
+    """Refuses several processes, which online runs do not share out yet.
+
+    Raises:
+        BadInput: says how to start it.
+    """
+    if world.size > 1:
+        raise BadInput(f"learn online runs in one process, not {world.size}: start densedpo without torchrun")
+    require_strategy(config.training, world)
+
+
+def describe_online(inputs: OnlineInputs) -> str:
+    """How much an online run does, in words, without loading the model."""
+    config = inputs.config
+    per_round = config.prompts_per_round * config.rollouts
+    looks = 0 if not config.guard.every else 1 + -(-config.num_rounds // config.guard.every)
+    looked = f", {looks} looks of {2 * len(inputs.guard_prompts)} clips" if looks else ""
+    return (
+        f"{config.num_rounds} rounds of {per_round} clips of {config.prompts_per_round} prompts (of "
+        f"{len(inputs.prompts)}) and {config.steps_per_round} steps: {config.num_rounds * per_round} clips, "
+        f"{config.training.num_steps} steps{looked}"
+    )
+
+
+def _write_run_file(inputs: OnlineInputs, identity: dict[str, JsonValue], *, strategy: str) -> None:
+    """config.toml and run.json, before the first round; a run that goes on keeps its first run.json."""
+    if (inputs.folder / RUN_FILE).exists():
+        return
+    config = inputs.config
+    row: dict[str, JsonValue] = {
+        "name": inputs.name,
+        "model": inputs.model,
+        "identity": identity,
+        "seeds": {"seed": config.learn.seed, "noise_seed": config.learn.noise_seed},
+        "strategy": strategy,
+        "prompts": [prompt.id for prompt in inputs.prompts],
+        "guard_prompts": [prompt.id for prompt in inputs.guard_prompts],
+        # of an offline run, whose pairs are known before it starts
+        "train_pairs": [],
+        "validation_pairs": [],
+        "left_out_pairs": [],
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "made": provenance(),
+    }
+    written = config.model_copy(update={"learn": config.training})
+    write_atomic(inputs.folder / "config.toml", dump_toml(written))
+    write_atomic(inputs.folder / RUN_FILE, json.dumps(row, indent=2) + "\n")

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from densedpo.core.workspace import Project
+from densedpo.learn.online.looks import GuardClip, Look, alarm_of, best_look, look_row, looks_since_best
+from online_runs import online_config, rows, train_online
+
+
+def look(number: int, *, num_prompts: int = 12, **means: float) -> Look:
+    """A look whose measures vary a little from prompt to prompt around their means."""
+    clips = [
+        GuardClip(
+            prompt_id=f"p{index}", seed=0, values={name: mean + 0.01 * (index % 3) for name, mean in means.items()}
+        )
+        for index in range(num_prompts)
+    ]
+    return Look(round=number, step=10 * number, policy="x", clips=tuple(clips))
+
+
+BASE = {"reward": 0.0, "held_out": 0.5, "motion": 2.0, "diversity": 30.0, "saturation": 0.3}
+
+
+def test_a_reward_that_rises_while_motion_falls_raises_the_alarm_by_name():
+    alarm = alarm_of(look(0, **BASE), look(5, **{**BASE, "reward": 1.0, "motion": 1.0}))
+    assert alarm is not None
+    assert list(alarm.fallen) == ["motion"]
+    assert alarm.text == "at round 5 the proxy is up by 1 while motion is down by 1"
+
+
+def test_rising_saturation_is_a_loss_and_falling_saturation_is_not():
+    base = look(0, **BASE)
+    risen = alarm_of(base, look(5, **{**BASE, "reward": 1.0, "saturation": 0.5}))
+    assert risen is not None
+    assert list(risen.fallen) == ["natural saturation"]
+    assert alarm_of(base, look(5, **{**BASE, "reward": 1.0, "saturation": 0.1})) is None
+
+
+def test_what_falls_while_the_reward_does_not_rise_is_no_alarm():
+    assert alarm_of(look(0, **BASE), look(5, **{**BASE, "reward": -0.1, "motion": 0.1})) is None
+
+
+def test_the_best_look_is_the_one_with_the_highest_held_out_score_and_the_first_of_equals():
+    looks = [
+        look(number, **{**BASE, "held_out": score}) for number, score in ((0, 0.5), (5, 0.8), (10, 0.8), (15, 0.6))
+    ]
+    assert best_look(looks) == looks[1]
+    assert looks_since_best(looks) == 2
+
+
+def test_without_a_held_out_judge_no_look_is_the_best():
+    looks = [Look(round=0, step=0, policy="x", clips=(GuardClip(prompt_id="p", seed=0, values={"held_out": None}),))]
+    assert best_look(looks) is None
+    assert looks_since_best(looks) == 0
+
+
+def test_a_row_has_the_means_and_the_changes_since_the_base_with_their_intervals():
+    """12 prompts with the same difference of 1 each: the mean is 1, and so are both ends of its interval."""
+    row = look_row(look(0, **BASE), look(5, **{**BASE, "motion": 3.0}))
+    assert (row["step"], row["split"], row["round"]) == (50, "guard", 5)
+    assert row["motion"] == pytest.approx(3.01)
+    assert [row[f"motion_change{end}"] for end in ("", "_low", "_high")] == pytest.approx([1.0] * 3)
+
+
+def test_a_guarded_run_looks_at_the_same_noises_and_ends_with_the_best_look(prompted: Project, toy_model_dir: Path):
+    """Looks after rounds 0, 2 and 3 of 3. The held-out judge wants the opposite of the reward, so the base is best."""
+    guard = {
+        "every": 2, "num_prompts": 3, "select": "best",
+        "judge": {"judge": "online_judges:Darkness"},
+    }  # fmt: skip
+    folder = train_online(prompted, "guarded", toy_model_dir, online_config({"learning_rate": 1e-2}, guard=guard))
+    looks = rows(folder, "guard")
+    assert [(row["round"], row["step"]) for row in looks] == [(0, 0), (2, 4), (3, 6)]
+    assert looks[0]["held_out"] == pytest.approx(-looks[0]["reward"])
+    best = max(looks, key=lambda row: row["held_out"])
+    kept = folder / "guards" / f"{best['round']:04d}" / "adapter.safetensors"
+    assert (folder / "adapter.safetensors").read_bytes() == kept.read_bytes()
+
+
+def test_a_run_stops_when_the_held_out_score_no_longer_rises(prompted: Project, toy_model_dir: Path):
+    """Looks every round with a patience of 1. What is held out is the same for all clips, so no look is better."""
+    guard = {"every": 1, "num_prompts": 2, "patience": 1, "judge": {"judge": "online_judges:Same"}}
+    folder = train_online(prompted, "patient", toy_model_dir, online_config(guard=guard))
+    assert [row["round"] for row in rows(folder, "guard")] == [0, 1]
+    assert [row["round"] for row in rows(folder, "round")] == [0]
+
+
+@pytest.mark.slow
+def test_a_planted_reward_is_climbed(prompted: Project, toy_model_dir: Path):
+    """Brightness on 16 rounds: the last rollouts are brighter than the first by several standard errors."""
+    config = online_config(
+        {"learning_rate": 3e-3, "batch_pairs": 4}, num_rounds=16, steps_per_round=5, prompts_per_round=4,
+        refresh_every=20, guard={"every": 16, "num_prompts": 3},
+    )  # fmt: skip
+    folder = train_online(prompted, "climb", toy_model_dir, config)
+    first, last = rows(folder, "guard")
+    assert last["reward_change_low"] > 0
+    assert rows(folder, "round")[-1]["mean_reward"] > rows(folder, "round")[0]["mean_reward"]
+    assert last["reward"] > first["reward"]

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from densedpo.core.errors import BadInput, Interrupted
+from densedpo.core.workspace import Project
+from densedpo.judge.pairset import PairSet
+from densedpo.judge.preferences import read_preferences
+from online_runs import online_config, rounds, rows, train_online
+
+
+def test_a_run_leaves_an_adapter_and_rounds_of_ordinary_artefacts(done: Project):
+    folder = done.run("small")
+    assert (folder / "adapter.safetensors").is_file()
+    assert (folder / "stamp.json").is_file()
+    found = rounds(folder)
+    assert [(row["first_step"], row["last_step"], row["num_rollouts"], row["num_pairs"]) for row in found] == [
+        (0, 2, 8, 2), (2, 4, 8, 2), (4, 6, 8, 2),
+    ]  # fmt: skip
+    inside = Project(root=folder / "rounds" / "0001")
+    chosen = PairSet.read(inside.pairs("chosen"))
+    preferences = read_preferences(inside.preferences("chosen"), chosen)
+    assert len(PairSet.read(inside.pairs("rollouts"))) == 4
+    assert [row.clip_label != 0 for row in preferences.rows] == [True, True]
+
+
+def test_every_round_is_made_by_another_policy(done: Project):
+    policies = [row["policy"] for row in rounds(done.run("small"))]
+    assert len(set(policies)) == 3
+
+
+def test_the_loss_is_log_2_at_the_start_and_right_after_each_refresh_and_nowhere_else(done: Project):
+    """6 steps, refreshed after step 3: steps 1 and 4 are the first on a reference that equals the policy."""
+    losses = [row["loss"] for row in rows(done.run("small"))]
+    is_log_2 = [abs(loss - math.log(2)) < 1e-6 for loss in losses]
+    assert is_log_2 == [True, False, False, True, False, False]
+    assert [path.name for path in sorted((done.run("small") / "references").iterdir())] == ["step-000003.safetensors"]
+
+
+def test_chosen_latents_are_those_of_the_best_and_the_worst_rollout(done: Project):
+    inside = Project(root=done.run("small") / "rounds" / "0000")
+    rollouts, chosen = PairSet.read(inside.pairs("rollouts")), PairSet.read(inside.pairs("chosen"))
+    made = [
+        tensor
+        for pair in rollouts
+        for tensor in load_file(rollouts.folder / pair.latents).values()
+    ]  # fmt: skip
+    for pair in chosen:
+        for tensor in load_file(chosen.folder / pair.latents).values():
+            assert any(torch.equal(tensor, one) for one in made)
+
+
+def test_the_same_call_again_returns_at_once_and_other_settings_are_refused(done: Project, toy_model_dir: Path):
+    before = (done.run("small") / "adapter.safetensors").read_bytes()
+    train_online(done, "small", toy_model_dir, online_config())
+    assert (done.run("small") / "adapter.safetensors").read_bytes() == before
+    with pytest.raises(BadInput, match=r"config\.online\.refresh_every was 3, is 4"):
+        train_online(done, "small", toy_model_dir, online_config(refresh_every=4))
+
+
+def test_guided_rollouts_give_a_label_for_each_segment(prompted: Project, toy_model_dir: Path):
+    """9 frames at 8 fps in segments of half a second: frames 0 to 3 and 4 to 8."""
+    config = online_config(
+        {"objective": "dense_dpo"}, kind="guided", segment_seconds=0.5, num_rounds=1, guidance_scale=1.0
+    )
+    folder = train_online(prompted, "guided", toy_model_dir, config)
+    inside = Project(root=folder / "rounds" / "0000")
+    rollouts, chosen = PairSet.read(inside.pairs("rollouts")), PairSet.read(inside.pairs("chosen"))
+    etas = {pair.prompt_id: pair.eta for pair in rollouts}
+    assert all(pair.eta == etas[pair.prompt_id] for pair in rollouts)
+    assert len(set(etas.values())) == 2
+    for row in read_preferences(inside.preferences("chosen"), chosen).rows:
+        assert row.ranges == ((0, 4), (4, 9))
+        assert set(row.labels) <= {-1, 1}
+
+
+def test_a_round_of_ties_trains_nothing_and_too_many_of_them_stop_the_run(prompted: Project, toy_model_dir: Path):
+    config = online_config(rewards=[{"judge": "online_judges:Same"}], num_rounds=4, max_empty_rounds=2)
+    with pytest.raises(BadInput, match="2 rounds in a row gave no pair"):
+        train_online(prompted, "ties", toy_model_dir, config)
+    folder = prompted.run("ties")
+    assert [(row["num_pairs"], row["num_tied"], row["last_step"]) for row in rounds(folder)] == [(0, 2, 0)] * 2
+    assert rows(folder) == []
+    assert not (folder / "checkpoints").exists()
+
+
+def test_a_judge_that_only_compares_is_refused(prompted: Project, toy_model_dir: Path):
+    with pytest.raises(BadInput, match="gives answers without scores"):
+        train_online(prompted, "x", toy_model_dir, online_config(rewards=[{"judge": "online_judges:Compares"}]))
+
+
+def test_a_judge_that_is_away_is_waited_for_and_nothing_is_trained_meanwhile(
+    prompted: Project, toy_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It is away three times in the first round, for pauses of 1, 2 and 4 s, which are not slept through here."""
+    away, slept = tmp_path / "away", []
+    away.write_text("1\n2\n3")
+
+    def sleep(seconds: float) -> None:
+        assert not (prompted.run("away") / "metrics.jsonl").exists()
+        slept.append(seconds)
+
+    monkeypatch.setattr("densedpo.learn.online.judging.time.sleep", sleep)
+    rewards = [{"judge": "online_judges:Away", "options": {"file": str(away)}}]
+    folder = train_online(prompted, "away", toy_model_dir, online_config(rewards=rewards, num_rounds=1))
+    assert sum(slept) == 7.0
+    assert rounds(folder)[0]["num_pairs"] == 2
+
+
+def test_a_judge_that_stays_away_ends_the_run_resumably(prompted: Project, toy_model_dir: Path, tmp_path: Path):
+    away = tmp_path / "away"
+    away.write_text("1")
+    rewards = [{"judge": "online_judges:Away", "options": {"file": str(away)}}]
+    config = online_config(rewards=rewards, num_rounds=1, judge_patience_min=0.0)
+    with pytest.raises(Interrupted, match="the planted judge is away"):
+        train_online(prompted, "gone", toy_model_dir, config)
+    assert rounds(train_online(prompted, "gone", toy_model_dir, config))[0]["num_pairs"] == 2
+
+
+def test_one_prompt_gives_a_pair_for_each_visit(prompted: Project, toy_model_dir: Path):
+    path = prompted.clips / "prompts.jsonl"
+    path.write_text(path.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
+    folder = train_online(prompted, "one", toy_model_dir, online_config(num_rounds=2, steps_per_round=1))
+    assert [row["num_pairs"] for row in rounds(folder)] == [2, 2]
+
+
+def test_several_rewards_are_added_up_by_their_weights(prompted: Project, toy_model_dir: Path):
+    """Brightness once up and once down cancels out: every prompt is a tie."""
+    both = [{"judge": "online_judges:Brightness", "weight": weight} for weight in (2.0, -2.0)]
+    config = online_config(rewards=both, num_rounds=1, max_empty_rounds=2)
+    folder = train_online(prompted, "both", toy_model_dir, config)
+    assert rounds(folder)[0]["num_tied"] == 2
+    assert json.loads((folder / "summary.json").read_text())["steps"] == 0
+
+
+def test_replay_learns_from_the_pairs_of_earlier_rounds_too(prompted: Project, toy_model_dir: Path):
+    """A window of 4 pairs, of which a round has 2: with one round replayed each is seen once in a step."""
+    learn = {"batch_pairs": 4}
+    config = online_config(learn, replay_rounds=1, num_rounds=2, steps_per_round=1, refresh_every=0)
+    folder = train_online(prompted, "replay", toy_model_dir, config)
+    assert [row["num_items"] for row in rows(folder)] == [4, 4]
