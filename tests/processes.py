@@ -39,8 +39,13 @@ def train_together(
     model: Path,
     config: LearnConfig,
     fault: Callable[[int], None] | None = None,
+    wait_for: int | None = None,
 ) -> list[int | None]:
-    """Trains one run with several processes; returns their exit codes."""
+    """Trains one run with several processes; returns their exit codes.
+
+    Args:
+        wait_for: the rank of the process at whose end the others are killed, as torchrun would.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -48,6 +53,10 @@ def train_together(
     processes = [SERVER.Process(target=train_as, args=(rank, size, port, call, fault)) for rank in range(size)]
     for process in processes:
         process.start()
+    if wait_for is not None:
+        processes[wait_for].join()
+        for process in processes:
+            process.kill()
     for process in processes:
         process.join()
     return [process.exitcode for process in processes]
@@ -92,8 +101,12 @@ def other_weights_on_the_second(rank: int) -> None:
 
 def signal_to_the_second(rank: int) -> None:
     """The second process alone is told to stop, in its third step."""
-    if rank != 1:
-        return
+    if rank == 1:
+        signal_in_the_third_step(rank)
+
+
+def signal_in_the_third_step(rank: int) -> None:
+    """Every process is told to stop, in its third step."""
     import signal
 
     from densedpo.learn import loop
@@ -106,3 +119,21 @@ def signal_to_the_second(rank: int) -> None:
         return step(*args, **kwargs)
 
     loop.take_step = signalled
+
+
+def hang_on_the_second(rank: int) -> None:
+    """The second process does nothing for ten minutes in its third step."""
+    if rank != 1:
+        return
+    import time
+
+    from densedpo.learn import loop
+
+    step = loop.take_step
+
+    def hung(*args, **kwargs):
+        if kwargs["step"] == 3:
+            time.sleep(600)
+        return step(*args, **kwargs)
+
+    loop.take_step = hung

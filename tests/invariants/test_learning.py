@@ -70,7 +70,7 @@ def perturb(parameters: dict[str, torch.nn.Parameter], scale: float) -> None:
                 parameter.fill_(scale)
 
 
-def test_the_live_loss_before_the_first_step_is_log_2(planted: Project, toy_model_dir: Path):
+def test_f13_the_live_loss_before_the_first_step_is_log_2(planted: Project, toy_model_dir: Path):
     model, config = load(toy_model_dir), LearnConfig.model_validate(QUICK)
     batch, _, _ = first_batch(planted, toy_model_dir)
     parameters = attach_lora(model, config)
@@ -102,7 +102,7 @@ def test_only_the_adapter_is_trained(toy_model_dir: Path):
     assert all("lora_" in name for name in trained)
 
 
-def test_targets_that_match_no_layer_are_refused(toy_model_dir: Path):
+def test_f14_targets_that_match_no_layer_are_refused(toy_model_dir: Path):
     config = LearnConfig.model_validate(QUICK | {"lora_targets": ["to_q", "no_such_layer"]})
     with pytest.raises(BadInput, match="no layer of the denoiser is called no_such_layer"):
         attach_lora(load(toy_model_dir), config)
@@ -215,7 +215,7 @@ def test_the_same_run_again_is_the_same_bits(planted: Project, toy_model_dir: Pa
 LONGER = {"num_steps": 30, "learning_rate": 3e-3, "eval_every": 30, "eval_pairs": 6, "checkpoint_every": 0}
 
 
-def test_a_planted_preference_is_learned(planted: Project, toy_model_dir: Path):
+def test_f07_a_planted_preference_is_learned(planted: Project, toy_model_dir: Path):
     validation = rows(run(planted, toy_model_dir, "learned", **LONGER), "validation")
     assert validation[0]["margin"] == 0
     assert validation[0]["accuracy"] == 0.5

@@ -29,7 +29,7 @@ def offline(
     allow_stale: AllowStaleOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate time, disk and memory; write nothing.")] = False,
 ) -> None:
-    """Train a LoRA on labelled pairs, or on the real clips with objective = 'sft'; goes on where it was cut."""
+    """Train on labelled pairs, or on the real clips with objective = 'sft'; goes on where it was cut."""
     from densedpo.core.config import load_config
     from densedpo.core.workspace import find_project
     from densedpo.learn.config import LearnConfig
@@ -50,7 +50,8 @@ def offline(
     except InterruptedByUser as stop:
         typer.echo(f"densedpo: {stop}", err=True)
         raise typer.Exit(130) from None
-    typer.echo(f"{found.relative(folder)}/adapter.safetensors; next: densedpo measure run {name} --run {name}")
+    left = "transformer/" if settings.train == "full" else "adapter.safetensors"
+    typer.echo(f"{found.relative(folder)}/{left}; next: densedpo measure run {name} --run {name}")
 
 
 @app.command()

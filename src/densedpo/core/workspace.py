@@ -48,7 +48,7 @@ STAGES: Final = {"clips": "data", "pairs": "generate", "preferences": "judge", "
 _DECISIVE: Final = {
     "clips": ("clips.jsonl", "prompts.jsonl"),
     "pairs": ("pairs.jsonl",),
-    "runs": ("config.toml", "adapter.safetensors"),
+    "runs": ("config.toml", "adapter.safetensors", "weights.json"),
     "reports": ("report.json",),
 }
 

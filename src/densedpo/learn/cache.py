@@ -19,11 +19,11 @@ from densedpo.core.errors import BadInput
 from densedpo.core.files import write_atomic
 from densedpo.core.progress import track
 from densedpo.core.provenance import sha256_json
-from densedpo.learn.errors import frame_errors
+from densedpo.learn.errors import frame_errors, squared_by_frame
 from densedpo.learn.feed.batch import Draws, PairBatch, Source
 from densedpo.learn.feed.order import Visit
 from densedpo.learn.processes.team import ALONE, Team
-from densedpo.learn.reference import live_reference
+from densedpo.learn.reference import AdapterOff
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from densedpo.adapters.base import VideoModel
     from densedpo.learn.config import LearnConfig
     from densedpo.learn.feed.inputs import LabelledPair
+    from densedpo.learn.reference import Reference
 
     PairRow = Float[torch.Tensor, "2 frame"]
 
@@ -57,17 +58,25 @@ class CachedReference:
         self._errors: dict[tuple[int, str], PairRow] = {}
 
     def fill(
-        self, model: VideoModel, source: Source, num_draws: int, poll: Callable[[], None], team: Team = ALONE
+        self,
+        model: VideoModel,
+        source: Source,
+        num_draws: int,
+        poll: Callable[[], None],
+        team: Team = ALONE,
+        reference: Reference | None = None,
     ) -> float:
         """Reads or computes the first draws of every pair; what is computed is on disk before this returns or raises.
 
         Args:
             poll: called before each forward; may raise to stop.
             team: shares out what is missing.
+            reference: by default the model with its adapter switched off.
 
         Returns:
             The share of (pair, draw) that had to be computed: the cost of the fill, against those found on disk.
         """
+        reference = reference or AdapterOff(model)
         self._read(num_draws)
         team.wait()  # all have seen the same files before anyone adds one
         wanted = [(draw, index) for draw in range(num_draws) for index in range(len(self._pairs))]
@@ -81,7 +90,8 @@ class CachedReference:
                     at, computed = draw, {}
                 poll()
                 visit = Visit(index=index, draw=draw)
-                errors = live_reference(model, source.pairs(self._pairs, [visit], self._draws))[:, :, 0, 0].cpu()
+                batch = source.pairs(self._pairs, [visit], self._draws)
+                errors = squared_by_frame(reference.residuals(batch.packed()))[:, :, 0, 0].cpu()
                 self._errors[draw, self._pairs[index].id] = computed[self._pairs[index].id] = errors
         finally:
             self._write(at, computed)

@@ -18,7 +18,9 @@ from densedpo.core.errors import BadInput
 from densedpo.core.files import naming_disk_errors, sync_folder, write_atomic
 from densedpo.core.provenance import provenance, sha256_file
 from densedpo.core.records import from_row
-from densedpo.learn.processes.shard import like, whole
+from densedpo.learn.processes.pieces import PIECES, is_cut, read_pieces, write_pieces
+from densedpo.learn.processes.shard import like
+from densedpo.learn.processes.team import ALONE, Team
 
 if TYPE_CHECKING:
     import torch
@@ -62,41 +64,68 @@ class Checkpoint:
     average: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, identity: str, keep: int, world_size: int = 1) -> Path:
-    """Writes a checkpoint whole or not at all, then removes the oldest beyond `keep`.
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, identity: str, keep: int, team: Team = ALONE) -> Path:
+    """Writes a checkpoint whole or not at all, then removes the oldest beyond `keep`; every process must call this.
+
+    What is whole is written by the first process, what is cut over the processes by each of them.
 
     Args:
         identity: the hash of what the run was made from; a checkpoint of another run is not loaded.
-        world_size: how many processes trained; any number goes on from it.
+
+    Raises:
+        BadInput: the disk refused, on all processes; the checkpoints that were there still are.
     """
-    target = folder / f"step-{checkpoint.state.step:06d}"
-    if (target / _MANIFEST).exists():
+    step = checkpoint.state.step
+    target = folder / f"step-{step:06d}"
+    part = folder / team.told(f"{_PART}{step:06d}-{uuid.uuid4().hex[:8]}")
+    flat = _flat(checkpoint)
+    cut = {name: tensor for name, tensor in flat.items() if is_cut(tensor)}
+    if team.maximum((target / _MANIFEST).exists()):
         return target
-    part = folder / f"{_PART}{checkpoint.state.step:06d}-{uuid.uuid4().hex[:8]}"
-    with naming_disk_errors(target):
-        part.mkdir(parents=True)
-        try:
-            write_atomic(part / "state.safetensors", save(_flat(checkpoint)))
+
+    def commit() -> None:
+        with naming_disk_errors(target):
+            # contiguous copies: safetensors refuses views that share memory
+            tensors = {name: tensor.cpu().clone() for name, tensor in flat.items() if name not in cut}
+            write_atomic(part / "state.safetensors", save(tensors))
             write_atomic(part / "state.json", json.dumps(asdict(checkpoint.state), indent=2) + "\n")
-            manifest = _manifest(part, checkpoint.state.step, identity, world_size)
+            if cut:
+                sync_folder(part / PIECES)
+            manifest = _manifest(part, step, identity, team.size)
             write_atomic(part / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
             sync_folder(part)
             if target.exists():  # a damaged one: load_latest has gone past it
                 shutil.rmtree(target)
             part.rename(target)
             sync_folder(folder)
-        finally:
+
+    try:
+        team.first_does(lambda: _make(part))
+        if cut:
+            write_pieces(part / PIECES, cut)
+        team.first_does(commit)
+    finally:
+        if team.is_first:
             shutil.rmtree(part, ignore_errors=True)
-    for old in _steps(folder)[:-keep]:
-        shutil.rmtree(old)
+    if team.is_first:
+        for old in _steps(folder)[:-keep]:
+            shutil.rmtree(old)
     return target
 
 
-def load_latest(folder: Path, *, identity: str) -> Checkpoint | None:
+def _make(part: Path) -> None:
+    with naming_disk_errors(part):
+        part.mkdir(parents=True)
+
+
+def load_latest(folder: Path, *, identity: str, patterns: Mapping[str, Tensor] | None = None) -> Checkpoint | None:
     """The newest valid checkpoint; None where none was ever written.
 
     A damaged one is named in a warning and the one before it is taken. What a killed process left half written is
     removed; the caller holds the run's lock, and the processes of one run may all call this at once.
+
+    Args:
+        patterns: the parameters, by name: what was cut over processes comes back cut as they are, or whole.
 
     Raises:
         BadInput: there are checkpoints and none of them is valid.
@@ -107,7 +136,7 @@ def load_latest(folder: Path, *, identity: str) -> Checkpoint | None:
     for path in reversed(found):
         fault = _fault(path, identity)
         if fault is None:
-            return _load(path)
+            return _load(path, patterns or {})
         _log.warning("checkpoint %s is not used: %s", path, fault)
     if found:
         raise BadInput(f"{folder}: no valid checkpoint; remove the folder to start this run again from its first step")
@@ -121,7 +150,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dic
         names: of the parameters, in the optimizer's order.
     """
     state = optimizer.state_dict()["state"]
-    return {f"{names[index]}|{key}": whole(tensor) for index, row in state.items() for key, tensor in row.items()}
+    return {f"{names[index]}|{key}": tensor for index, row in state.items() for key, tensor in row.items()}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, names: list[str], tensors: Mapping[str, Tensor]) -> None:
@@ -145,21 +174,21 @@ def _flat(checkpoint: Checkpoint) -> dict[str, Tensor]:
         "best": checkpoint.best,
         "average": checkpoint.average,
     }
-    # contiguous copies: safetensors refuses views that share memory
-    return {
-        f"{part}/{name}": tensor.detach().cpu().clone() for part, row in parts.items() for name, tensor in row.items()
-    }
+    return {f"{part}/{name}": tensor.detach() for part, row in parts.items() for name, tensor in row.items()}
 
 
 def _manifest(folder: Path, step: int, identity: str, world_size: int) -> dict[str, object]:
-    files = sorted(path for path in folder.iterdir() if path.name != _MANIFEST)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
         "schema": SCHEMA,
         "step": step,
         "identity": identity,
         "world_size": world_size,
         "random_state": "none: order, noise and t are functions of (seed, step)",
-        "files": {path.name: {"sha256": sha256_file(path), "size": path.stat().st_size} for path in files},
+        "files": {
+            path.relative_to(folder).as_posix(): {"sha256": sha256_file(path), "size": path.stat().st_size}
+            for path in files
+        },
         "made": provenance(),
     }
 
@@ -186,8 +215,10 @@ def _fault(path: Path, identity: str) -> str | None:
     return None if {"state.safetensors", "state.json"} <= set(files) else f"{_MANIFEST} is incomplete"
 
 
-def _load(path: Path) -> Checkpoint:
+def _load(path: Path, patterns: Mapping[str, Tensor]) -> Checkpoint:
     tensors = load_file(path / "state.safetensors")
+    if (path / PIECES).is_dir():
+        tensors |= read_pieces(path / PIECES, patterns)
     row = json.loads((path / "state.json").read_text(encoding="utf-8"))
 
     def part(name: str) -> dict[str, Tensor]:

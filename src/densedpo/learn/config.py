@@ -12,6 +12,8 @@ ObjectiveName = Literal["dense_dpo", "dense_dpo_summed", "dense_dpo_ties", "dens
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 _DEFAULT_NU: Final = 3.0
+_DEFAULT_RANK: Final = 16
+_DEFAULT_ALPHA: Final = 16.0
 
 
 class LearnConfig(Config):
@@ -66,9 +68,13 @@ class LearnConfig(Config):
     """Largest norm of the gradient; a larger one is scaled down."""
     max_skipped_steps: Count = 5
     """Steps in a row whose loss or gradient is not finite before the run stops."""
-    lora_rank: Count = 16
+    train: Literal["lora", "full"] = "lora"
+    """What moves: a LoRA, or every weight of the denoiser, which are then float32."""
+    reference_copy: Literal["device", "cpu"] = "device"
+    """train = 'full' with fresh draws holds a frozen copy: on the device, or on CPU but for the block that runs."""
+    lora_rank: Count = _DEFAULT_RANK
     """Of each adapted layer."""
-    lora_alpha: Positive = 16.0
+    lora_alpha: Positive = _DEFAULT_ALPHA
     """The adapter's output is scaled by lora_alpha / lora_rank."""
     lora_targets: tuple[str, ...] | None = None
     """Names of linear layers; by default the model adapter's choice."""
@@ -114,7 +120,7 @@ class LearnConfig(Config):
     device: str = "cpu"
     """Where the model runs."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the frozen weights; adapter, noise, errors and losses are always float32."""
+    """Of the frozen weights, and of the products where all are trained; what moves, noise and losses are float32."""
     strategy: Literal["auto", "single", "data_parallel", "fully_shard"] = "auto"
     """One process, several that share out each forward, or that also cut the model up; auto: one of the first two."""
     process_timeout_min: Positive = 60.0
@@ -123,6 +129,10 @@ class LearnConfig(Config):
     """Both clips of a pair in one forward, or one after the other, with two forwards more; auto: packed if it fits."""
     checkpoint_activations: bool = False
     """Keep few activations and compute the rest again in the backward: less memory, one forward more."""
+    compile_blocks: bool = False
+    """Compile the denoiser's blocks by torch.compile in their first forward, which takes up to minutes."""
+    attention: str | None = None
+    """The attention kernel by its name in diffusers, such as native, flash or sage; by default the model's own."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -131,6 +141,7 @@ class LearnConfig(Config):
         if self.use_confidence and self.objective != "dense_dpo":
             raise ValueError(f"use_confidence has no effect with {self.objective}; only dense_dpo takes soft labels")
         self._refuse_without_effect()
+        self._refuse_for_full()
         if self.strategy == "fully_shard" and self.memory == "auto":
             raise ValueError("memory = 'auto' tries a forward, which sharded processes cannot; choose packed or apart")
         if self.objective == "dense_robust" and self.flip_rate == 0:
@@ -160,6 +171,16 @@ class LearnConfig(Config):
         for name, is_idle in without_effect.items():
             if is_idle:
                 raise ValueError(f"{name} has no effect with {self.objective}")
+
+    def _refuse_for_full(self) -> None:
+        if self.train == "lora":
+            if self.reference_copy != "device":
+                raise ValueError("reference_copy has no effect with train = 'lora', whose reference is no copy")
+            return
+        if (self.lora_rank, self.lora_alpha, self.lora_targets) != (_DEFAULT_RANK, _DEFAULT_ALPHA, None):
+            raise ValueError("lora_rank, lora_alpha and lora_targets have no effect with train = 'full'")
+        if self.reference_copy == "cpu" and self.strategy == "fully_shard":
+            raise ValueError("reference_copy = 'cpu' has no effect with fully_shard, which cuts the copy up too")
 
     def _refuse_for_sft(self) -> None:
         if self.shuffle_labels:

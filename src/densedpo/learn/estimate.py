@@ -92,8 +92,10 @@ def _disk_bytes(inputs: RunInputs, model: VideoModel, num_parameters: int) -> in
 
 def _latent_bytes(inputs: RunInputs, model: VideoModel) -> int:
     """What is read into memory once and kept."""
-    num_clips = 2 * (len(inputs.splits.train) + len(inputs.splits.validation)) + len(inputs.clips)
-    return 4 * num_clips * math.prod(model.geometry.latent_shape)
+    own = model.geometry.latent_shape
+    pairs = (*inputs.splits.train, *inputs.splits.validation)
+    num_elements = sum(2 * math.prod(pair.latent_shape or own) for pair in pairs) + len(inputs.clips) * math.prod(own)
+    return 4 * num_elements
 
 
 def _peak_bytes(device: torch.device) -> int:

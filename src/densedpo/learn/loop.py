@@ -25,7 +25,7 @@ from densedpo.learn.checkpoint import (
     save_checkpoint,
 )
 from densedpo.learn.memory import out_of_memory
-from densedpo.learn.processes.shard import like, whole
+from densedpo.learn.processes.shard import like, own, whole
 from densedpo.learn.processes.team import ALONE, Team
 from densedpo.learn.step import StepResult, take_step
 from densedpo.learn.watch.alarms import find_alarms, raise_alarms
@@ -167,8 +167,9 @@ class _Loop:
         """Moves the average to the adapter, faster in the first updates, of which there is little to average."""
         assert self._bench.config.ema_decay is not None
         decay = min(self._bench.config.ema_decay, (1 + num_before) / (10 + num_before))
-        for name, parameter in self._bench.parameters.items():
-            self._average[name].lerp_(whole(parameter.detach()), 1 - decay)
+        with torch.no_grad():
+            for name, parameter in self._bench.parameters.items():
+                own(self._average[name]).lerp_(own(parameter), 1 - decay)
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -202,8 +203,11 @@ class _Loop:
         if not due or self._bench.evaluation is None or self.state.evaluated_step == step:
             return
         with self._averaged():
-            norm = lora_norm(_copy(self._bench.parameters), scale=config.lora_alpha / config.lora_rank)
-            row = self._bench.evaluation.run(step, self._bench.poll) | {"lora_norm": norm}
+            row = self._bench.evaluation.run(step, self._bench.poll)
+            if config.train == "lora":
+                adapter = {name: whole(tensor.detach()) for name, tensor in self._bench.parameters.items()}
+                norm = lora_norm(adapter, scale=config.lora_alpha / config.lora_rank)
+                row |= {"lora_norm": norm}
         self.log.write(row)
         self.state = replace(self.state, evaluated_step=step)
         self._watch(row)
@@ -237,33 +241,33 @@ class _Loop:
             best=self._best,
             average=self._average,
         )
-        if not bench.team.is_first:
-            return
         save_checkpoint(
             self._checkpoints,
             checkpoint,
             identity=bench.identity,
             keep=bench.config.keep_checkpoints,
-            world_size=bench.team.size,
+            team=bench.team,
         )
 
     def _restore(self) -> None:
-        found = load_latest(self._checkpoints, identity=self._bench.identity)
+        parameters = self._bench.parameters
+        found = load_latest(self._checkpoints, identity=self._bench.identity, patterns=parameters)
         if found is None:
             return
         self.state = found.state
         self._best = dict(found.best)
         self._average = {
-            name: tensor.clone().to(self._bench.parameters[name].device) for name, tensor in found.average.items()
+            name: like(tensor.clone().to(parameters[name].device), parameters[name])
+            for name, tensor in found.average.items()
         }
-        _assign(self._bench.parameters, found.adapter)
-        restore_optimizer(self._bench.optimizer, list(self._bench.parameters), found.optimizer)
+        _assign(parameters, found.adapter)
+        restore_optimizer(self._bench.optimizer, list(parameters), found.optimizer)
         _log.info("going on after step %d", self.state.step)
 
 
 def _copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Whole copies; where the tensors are cut over the processes, each of them must ask."""
-    return {name: whole(tensor.detach()).clone() for name, tensor in tensors.items()}
+    """Copies, cut over the processes where the tensors are."""
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
 def _assign(parameters: Mapping[str, torch.nn.Parameter], tensors: Mapping[str, Tensor]) -> None:

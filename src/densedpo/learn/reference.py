@@ -28,6 +28,16 @@ if TYPE_CHECKING:
 LOG_2_TOLERANCE: Final = 1e-6
 
 
+class Reference(Protocol):
+    """The model as it was before the first step: what the policy is measured against."""
+
+    is_live: bool
+    """Whether its residuals can be asked for after the first step; else only what a cache holds is known."""
+
+    def residuals(self, batch: ClipBatch) -> Residuals:
+        """Its residuals of some clips, without a graph."""
+
+
 class TakesAdapters(Protocol):
     """What diffusers' models add to a torch module."""
 
@@ -79,6 +89,8 @@ def _add_adapter(denoiser: TakesAdapters | torch.nn.Module, lora: LoraConfig) ->
 def adapters_off(denoiser: torch.nn.Module) -> Iterator[None]:
     """The base model inside the block, bit for bit: the adapters' layers are left out, not multiplied by 0."""
     layers = [module for module in denoiser.modules() if isinstance(module, BaseTunerLayer)]
+    if not layers:
+        raise ValueError("there is no adapter to switch off: what remained would be the policy, not the reference")
     requires_grad = [(parameter, parameter.requires_grad) for layer in layers for parameter in layer.parameters()]
 
     def switch(*, enabled: bool) -> None:
@@ -95,6 +107,20 @@ def adapters_off(denoiser: torch.nn.Module) -> Iterator[None]:
         switch(enabled=True)
 
 
+class AdapterOff:
+    """The reference of a LoRA: the same denoiser without it."""
+
+    is_live = True
+
+    def __init__(self, model: VideoModel) -> None:
+        """Args: `model` carries the adapter."""
+        self._model = model
+
+    def residuals(self, batch: ClipBatch) -> Residuals:
+        """See `Reference`."""
+        return live_residuals(self._model, batch)
+
+
 def live_reference(model: VideoModel, batch: PairBatch) -> Float[Tensor, "batch frame 1 1"]:
     """The reference's errors of both clips, computed now: all a, then all b."""
     return squared_by_frame(live_residuals(model, batch.packed()))
@@ -106,8 +132,13 @@ def live_residuals(model: VideoModel, batch: ClipBatch) -> Residuals:
         return residuals(model, batch)
 
 
-def require_reference(model: VideoModel, batch: PairBatch, config: LearnConfig) -> float:
+def require_reference(
+    model: VideoModel, batch: PairBatch, config: LearnConfig, reference: Reference | None = None
+) -> float:
     """Refuses to train where policy and reference differ before the first step.
+
+    Args:
+        reference: by default the model with its adapter switched off.
 
     Returns:
         The live loss over the weight, log 2 to 1e-6.
@@ -115,29 +146,33 @@ def require_reference(model: VideoModel, batch: PairBatch, config: LearnConfig) 
     Raises:
         BadInput: the loss is not log 2: the adapter is not fresh, or cannot be switched off.
     """
-    reference = live_reference(model, batch)
+    known = squared_by_frame((reference or AdapterOff(model)).residuals(batch.packed()))
     with torch.no_grad():
-        errors = pair_errors(model, batch, reference)
+        errors = pair_errors(model, batch, known)
         # every cell labelled, so that the check does not depend on which pairs came first
         output = dense_dpo(errors, torch.ones_like(batch.field).to(errors.valid.device), beta=config.beta)
     loss = float(output.loss.sum() / output.weight.sum())
     if not abs(loss - math.log(2)) <= LOG_2_TOLERANCE:
         raise BadInput(
-            f"the loss before the first step is {loss:.8f}, not log 2: with a fresh adapter the policy must equal the "
-            "reference; this model's adapter is not fresh or cannot be switched off"
+            f"the loss before the first step is {loss:.8f}, not log 2: before it the policy must equal the "
+            "reference; this model's adapter is not fresh or cannot be switched off, or its weights are not the base's"
         )
     return loss
 
 
 class ReferenceWatch:
-    """Tells whether the reference moved while the adapter was trained."""
+    """Tells whether the reference moved while the policy was trained."""
 
-    def __init__(self, model: VideoModel, batch: PairBatch) -> None:
-        """Remembers the reference's errors on a batch."""
-        self._model, self._batch = model, batch
-        self._before = live_reference(model, batch)
+    def __init__(self, reference: Reference, batch: PairBatch) -> None:
+        """Remembers the reference's errors on a batch, where it can still be asked at the end."""
+        self._reference, self._batch = reference, batch
+        self._before = self._now()
 
     def require_unmoved(self) -> None:
         """Raises RuntimeError if the same batch now has other errors: base weights were trained."""
-        if not torch.equal(self._before, live_reference(self._model, self._batch)):
+        before, now = self._before, self._now()
+        if before is not None and now is not None and not torch.equal(before, now):
             raise RuntimeError("the reference changed during training: a base weight was updated")
+
+    def _now(self) -> Float[Tensor, "batch frame 1 1"] | None:
+        return squared_by_frame(self._reference.residuals(self._batch.packed())) if self._reference.is_live else None

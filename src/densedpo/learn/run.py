@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger("densedpo")
 RUN_FILE = "run.json"
 # settings that change no result but its last bits: a run goes on under others
-_OF_THE_MACHINE: Final = ("strategy", "process_timeout_min")
+_OF_THE_MACHINE: Final = ("strategy", "process_timeout_min", "reference_copy", "compile_blocks", "attention")
 # settings that runs of an earlier version did not have: left out at their default, so that those runs go on
-_ADDED: Final = ("flip_rate", "winner_anchor", "stop_on_alarm", "ema_decay", "memory", "checkpoint_activations")
+_ADDED: Final = (
+    "flip_rate", "winner_anchor", "stop_on_alarm", "ema_decay", "memory", "checkpoint_activations", "train",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +72,19 @@ class RunInputs:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class InForce:
+    """How the denoiser ran, read back from it: dtypes of weights and products, and what else was asked for."""
+
+    trained: str
+    trained_weights: str
+    frozen_weights: str
+    products: str
+    recomputes_activations: bool
+    compiled_blocks: int
+    attention: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunSummary:
     """How a run ended, as in its summary.json.
 
@@ -89,6 +104,7 @@ class RunSummary:
     first_logit_max: float | None
     memory: str
     strategy: str
+    in_force: InForce
     train_seconds: float
 
 
@@ -102,7 +118,7 @@ def learn_offline(
     config: LearnConfig,
     allow_stale: bool = False,
 ) -> Path:
-    """Trains a LoRA on labelled pairs (or, with objective sft, on the real clips) into `runs/<name>`.
+    """Trains a LoRA or all weights on labelled pairs (or, with objective sft, on real clips) into `runs/<name>`.
 
     The same call again goes on where a run was cut, and returns at once where it was finished.
 

@@ -15,25 +15,29 @@ from densedpo.core.records import write_jsonl
 from densedpo.core.workspace import content_hash
 from densedpo.learn.audit.margins import LEFT_OUT_FILE, SegmentMargins, segment_margins
 from densedpo.learn.cache import MAX_FIRST_LOGIT, CachedReference, cache_folder, first_logit, require_small_logit
-from densedpo.learn.export import export_run, where_learned
+from densedpo.learn.execution import compile_blocks, read_back, use_attention, watching_products
+from densedpo.learn.export import export_adapter, export_denoiser, where_learned, write_where
 from densedpo.learn.feed.batch import Draws, Source
-from densedpo.learn.feed.order import TimeDensity, Visit, num_draws_visited
+from densedpo.learn.feed.order import TimeDensity, Visit
+from densedpo.learn.full import BeforeTraining, FrozenCopy, compute_in, offload_blocks, train_all
 from densedpo.learn.loop import Workbench, train
 from densedpo.learn.memory import memory_that_fits, recompute_activations
-from densedpo.learn.processes.shard import make_whole, shard
+from densedpo.learn.processes.shard import make_whole, shard, whole_on_first
 from densedpo.learn.processes.team import ALONE, Team, device_of, joined
-from densedpo.learn.reference import ReferenceWatch, attach_lora, require_reference, trainable
+from densedpo.learn.reference import AdapterOff, ReferenceWatch, attach_lora, require_reference, trainable
 from densedpo.learn.run import RunInputs, RunSummary
 from densedpo.learn.step import build_optimizer
-from densedpo.learn.tasks import PreferenceTask, SftTask
+from densedpo.learn.tasks import PreferenceTask, SftTask, order_of
 from densedpo.learn.watch.evaluate import Evaluation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from densedpo.adapters.base import VideoModel
+    from densedpo.learn.config import LearnConfig
     from densedpo.learn.feed.inputs import LabelledPair
     from densedpo.learn.processes.launch import World
+    from densedpo.learn.reference import Reference
     from densedpo.learn.stop import StopFlag
     from densedpo.learn.tasks import Task
 
@@ -59,6 +63,7 @@ def run_session(inputs: RunInputs, *, identity: str, flag: StopFlag, world: Worl
 
 def _run(inputs: RunInputs, identity: str, team: Team, poll: Callable[[], None]) -> RunSummary:
     model, parameters = load_model(inputs)
+    compiled = compile_blocks(model.denoiser) if inputs.config.compile_blocks else 0
     if team.is_sharded:
         shard(model.denoiser)
         parameters = trainable(model.denoiser)
@@ -67,7 +72,10 @@ def _run(inputs: RunInputs, identity: str, team: Team, poll: Callable[[], None])
     config = inputs.config
     started = time.monotonic()
     builder = Builder(inputs, model, poll, team)
-    watch = builder.check_start()
+    with watching_products(model.denoiser, config):
+        watch = builder.check_start()
+    in_force = read_back(model.denoiser, parameters, config, compiled=compiled)
+    _log.info("in force: %s; %s", team.strategy, in_force)
     task, evaluation = builder.task(), builder.evaluation()
     fill_seconds = time.monotonic() - started
     bench = Workbench(
@@ -87,9 +95,9 @@ def _run(inputs: RunInputs, identity: str, team: Team, poll: Callable[[], None])
     if margins and team.is_first:
         write_jsonl(inputs.folder / LEFT_OUT_FILE, margins)
     rewards = where_learned(evaluation, config.where_pairs, poll)
-    make_whole(model.denoiser, parameters)
     if team.is_first:
-        export_run(model, rewards, inputs.folder)
+        write_where(rewards, inputs.folder)
+    _export(model, parameters, inputs, team)
     return RunSummary(
         folder=inputs.project.relative(inputs.folder),
         steps=trained.state.step,
@@ -103,17 +111,62 @@ def _run(inputs: RunInputs, identity: str, team: Team, poll: Callable[[], None])
         first_logit_max=builder.first_logit,
         memory=config.memory,
         strategy=team.strategy,
+        in_force=in_force,
         train_seconds=round(trained.seconds, 2),
     )
 
 
 def load_model(inputs: RunInputs) -> tuple[VideoModel, dict[str, torch.nn.Parameter]]:
-    """The run's model with a fresh adapter, and the adapter's parameters by name."""
+    """The run's model, with a fresh adapter or as it is, and the parameters that move by name."""
     config = inputs.config
-    model = catalogue.load(inputs.model, device=config.device, dtype=_DTYPES[config.precision])
+    dtype = torch.float32 if config.train == "full" else _DTYPES[config.precision]
+    model = catalogue.load(inputs.model, device=config.device, dtype=dtype)
     if config.checkpoint_activations:
         recompute_activations(model.denoiser)
-    return model, attach_lora(model, config)
+    if config.attention is not None:
+        use_attention(model.denoiser, config.attention)
+    return model, train_all(model, config) if config.train == "full" else attach_lora(model, config)
+
+
+def _load_copy(inputs: RunInputs, team: Team) -> VideoModel:
+    """The model as it was, for a run that trains all weights and needs the reference in its steps."""
+    config = inputs.config
+    on_cpu = config.reference_copy == "cpu"
+    model = catalogue.load(inputs.model, device="cpu" if on_cpu else config.device, dtype=torch.float32)
+    compute_in(model.denoiser, config)
+    if config.attention is not None:
+        use_attention(model.denoiser, config.attention)
+    if team.is_sharded:
+        shard(model.denoiser)
+    elif on_cpu:
+        offload_blocks(model.denoiser, torch.device(config.device))
+    return model
+
+
+def _export(model: VideoModel, parameters: Mapping[str, torch.nn.Parameter], inputs: RunInputs, team: Team) -> None:
+    """The adapter, or all of the denoiser, into the run's folder."""
+    if inputs.config.train == "full":
+        weights = whole_on_first(model.denoiser.state_dict(), team)
+        if team.is_first:
+            export_denoiser(model.denoiser, weights, inputs.folder)
+        return
+    make_whole(model.denoiser, parameters)
+    if team.is_first:
+        export_adapter(model, inputs.folder)
+
+
+def _by_size(pairs: Sequence[LabelledPair]) -> list[list[int]]:
+    """The places of the pairs whose latents are of one size, one list for each size."""
+    found: dict[tuple[int, ...] | None, list[int]] = {}
+    for index, pair in enumerate(pairs):
+        found.setdefault(pair.latent_shape, []).append(index)
+    return list(found.values())
+
+
+def _precision_of_cache(config: LearnConfig) -> str:
+    """bfloat16 weights and bfloat16 products of float32 weights give other errors, and so caches of their own."""
+    is_mixed = config.train == "full" and config.precision != "float32"
+    return f"{config.precision} products" if is_mixed else config.precision
 
 
 def _with_fitting_memory(inputs: RunInputs, model: VideoModel, team: Team) -> RunInputs:
@@ -121,8 +174,10 @@ def _with_fitting_memory(inputs: RunInputs, model: VideoModel, team: Team) -> Ru
 
     def packed() -> None:
         config = inputs.config.model_copy(update={"memory": "packed", "draws": "fresh"})
-        task = Builder(replace(inputs, config=config), model, poll=lambda: None).task()
-        task.backward(team.part(task.window(1)[0]), 1.0)
+        # with cached draws no copy of the model is held
+        own = BeforeTraining(model) if inputs.config.train == "full" and inputs.config.draws != "fresh" else None
+        task = Builder(replace(inputs, config=config), model, poll=lambda: None, reference=own).task()
+        task.backward(team.part(task.largest()), 1.0)
 
     memory = ("packed", "apart")[team.maximum(memory_that_fits(inputs.config, packed) == "apart")]
     model.denoiser.zero_grad(set_to_none=True)
@@ -130,16 +185,32 @@ def _with_fitting_memory(inputs: RunInputs, model: VideoModel, team: Team) -> Ru
 
 
 class Builder:
-    """Puts together what the loop works with; the adapter is still fresh."""
+    """Puts together what the loop works with; nothing has moved yet."""
 
-    def __init__(self, inputs: RunInputs, model: VideoModel, poll: Callable[[], None], team: Team = ALONE) -> None:
-        """Args: `poll` is called before each forward of a fill; may raise to stop.
+    def __init__(
+        self,
+        inputs: RunInputs,
+        model: VideoModel,
+        poll: Callable[[], None],
+        team: Team = ALONE,
+        reference: Reference | None = None,
+    ) -> None:
+        """Nothing is computed yet.
 
         `first_logit` is the largest |u| before the first step, once the task is built on cached reference errors.
+
+        Args:
+            poll: called before each forward of a fill; may raise to stop.
+            reference: by default the adapter switched off, or a copy where all weights are trained.
         """
         self._inputs, self._model, self._poll, self._team = inputs, model, poll, team
         self._config, self._splits = inputs.config, inputs.splits
         self._source = Source(model)
+        is_full = inputs.config.train == "full"
+        self._reference = reference or (FrozenCopy(lambda: _load_copy(inputs, team)) if is_full else AdapterOff(model))
+        runs_live = inputs.config.draws == "fresh" and inputs.config.objective != "sft"
+        # what fills a cache, and what is left of the reference beside a complete one
+        self._beside_cache = BeforeTraining(model) if is_full and not runs_live else self._reference
         self.first_logit: float | None = None
         density = TimeDensity.of(inputs.config)
         self._train_draws = Draws(
@@ -149,10 +220,10 @@ class Builder:
 
     def check_start(self) -> ReferenceWatch:
         """Refuses a start at which policy and reference differ."""
-        visits = [Visit(index=index, draw=0) for index in range(min(2, len(self._splits.train)))]
+        visits = [Visit(index=index, draw=0) for index in _by_size(self._splits.train)[0][:2]]
         batch = self._source.pairs(self._splits.train, visits, self._train_draws)
-        require_reference(self._model, batch, self._config)
-        return ReferenceWatch(self._model, batch)
+        require_reference(self._model, batch, self._config, self._beside_cache)
+        return ReferenceWatch(self._beside_cache, batch)
 
     def task(self) -> Task:
         """What the steps minimise."""
@@ -161,12 +232,8 @@ class Builder:
         train = self._splits.train
         cache = None
         if isinstance(self._config.draws, int):
-            num_draws = num_draws_visited(
-                num_steps=self._config.num_steps,
-                num_items=len(train),
-                size=self._config.window_pairs,
-                draws=self._config.draws,
-            )
+            order = order_of(train, self._config, self._train_draws)
+            num_draws = order.num_draws(self._config.num_steps, accumulation=self._config.accumulation)
             cache, self.first_logit = self._cache(
                 train, self._train_draws, num_draws, in_forward=self._config.batch_pairs
             )
@@ -201,7 +268,8 @@ class Builder:
     def _preference_task(
         self, pairs: Sequence[LabelledPair], draws: Draws, cache: CachedReference | None
     ) -> PreferenceTask:
-        return PreferenceTask(self._model, self._source, pairs, draws, self._config, cache)
+        reference = self._reference if cache is None else self._beside_cache
+        return PreferenceTask(self._model, self._source, pairs, draws, self._config, cache, reference)
 
     def _cache(
         self, pairs: Sequence[LabelledPair], draws: Draws, num_draws: int, *, in_forward: int
@@ -213,13 +281,16 @@ class Builder:
             draws,
             fingerprint=inputs.fingerprint,
             content=content_hash(inputs.pairs_folder, inputs.project),
-            precision=config.precision,
+            precision=_precision_of_cache(config),
             device=config.device,
         )
         cache = CachedReference(pairs, draws, folder)
-        share = cache.fill(self._model, self._source, num_draws, self._poll, self._team)
-        visits = [Visit(index=index, draw=0) for index in range(min(in_forward, len(pairs)))]
-        logit = first_logit(self._model, self._source.pairs(pairs, visits, draws), visits, cache, config)
+        share = cache.fill(self._model, self._source, num_draws, self._poll, self._team, self._beside_cache)
+        logits = []
+        for same in _by_size(pairs):
+            visits = [Visit(index=index, draw=0) for index in same[:in_forward]]
+            logits.append(first_logit(self._model, self._source.pairs(pairs, visits, draws), visits, cache, config))
+        logit = max(logits)
         _log.info(
             "reference errors of %d pairs x %d draws: %.0f %% computed; largest |u| before the first step %.1e",
             len(pairs), num_draws, 100 * share, logit,

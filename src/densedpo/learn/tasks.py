@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, assert_never
 
 import torch
 
 from densedpo.learn.errors import beside_reference, frame_errors, residuals, squared_by_frame
-from densedpo.learn.feed.order import Visit, window_of
+from densedpo.learn.feed.order import Order, Visit
 from densedpo.learn.objectives import (
     LossOutput,
     PairErrors,
@@ -25,7 +26,7 @@ from densedpo.learn.objectives import (
     with_winner_anchor,
 )
 from densedpo.learn.outcome import Outcome
-from densedpo.learn.reference import live_reference, live_residuals
+from densedpo.learn.reference import AdapterOff
 from densedpo.learn.safeguard import loser_scale, with_scaled_gradient
 
 if TYPE_CHECKING:
@@ -38,13 +39,17 @@ if TYPE_CHECKING:
     from densedpo.learn.errors import FrameErrors, Residuals
     from densedpo.learn.feed.batch import Draws, PairBatch, Source
     from densedpo.learn.feed.inputs import LabelledPair, RealClip
+    from densedpo.learn.reference import Reference
 
 
 class Task(Protocol):
     """What the step needs to know of an objective."""
 
     def window(self, step: int) -> tuple[tuple[Visit, ...], ...]:
-        """The forwards of a step, each a few visits."""
+        """The forwards of a step, each a few visits to items of one size."""
+
+    def largest(self) -> tuple[Visit, ...]:
+        """A forward of the largest items: what fits it fits every forward."""
 
     def weight(self, visits: Sequence[Visit]) -> float:
         """The total weight that `outcome` will return, from labels alone."""
@@ -59,6 +64,12 @@ class Task(Protocol):
         """The names of what is visited, for the quarantine list."""
 
 
+def order_of(pairs: Sequence[LabelledPair], config: LearnConfig, draws: Draws) -> Order:
+    """In which order a run visits its pairs; those of one size are a bucket."""
+    buckets = [pair.latent_shape for pair in pairs]
+    return Order(buckets, size=config.batch_pairs, seed=config.seed, draws=draws.count)
+
+
 class PreferenceTask:
     """One of the preference objectives over labelled pairs."""
 
@@ -70,18 +81,26 @@ class PreferenceTask:
         draws: Draws,
         config: LearnConfig,
         cache: CachedReference | None,
+        reference: Reference | None = None,
     ) -> None:
-        """Args: `cache` holds the reference's errors of every draw; without one they are computed with each forward."""
+        """Nothing is read yet.
+
+        Args:
+            cache: the reference's errors of every draw; without one they are computed with each forward.
+            reference: by default the model with its adapter switched off.
+        """
+        self._reference = reference or AdapterOff(model)
         self._model, self._source, self._pairs, self._config, self._cache = model, source, pairs, config, cache
         self.draws = draws
+        self._order = order_of(pairs, config, draws)
 
     def window(self, step: int) -> tuple[tuple[Visit, ...], ...]:
         """See `Task`."""
-        config = self._config
-        visits = window_of(
-            step, num_items=len(self._pairs), size=config.window_pairs, seed=config.seed, draws=self.draws.count
-        )
-        return tuple(visits[i : i + config.batch_pairs] for i in range(0, len(visits), config.batch_pairs))
+        return self._order.window(step, accumulation=self._config.accumulation)
+
+    def largest(self) -> tuple[Visit, ...]:
+        """See `Task`."""
+        return self._order.largest(lambda index: math.prod(self._pairs[index].latent_shape or ()))
 
     def weight(self, visits: Sequence[Visit]) -> float:
         """See `Task`."""
@@ -113,7 +132,7 @@ class PreferenceTask:
         batch = self._source.pairs(self._pairs, visits, self.draws)
         clips = batch.apart()
         if self._cache is None:
-            reference = torch.cat([squared_by_frame(live_residuals(self._model, clip)) for clip in clips])
+            reference = torch.cat([squared_by_frame(self._reference.residuals(clip)) for clip in clips])
         else:
             reference = self._cache.of(visits)
         with torch.no_grad():
@@ -130,15 +149,23 @@ class PreferenceTask:
 
         The other order breaks gradient checkpointing: recomputing would find the adapters switched.
         """
-        reference = live_reference(self._model, batch) if self._cache is None else self._cache.of(visits)
+        if self._cache is None:
+            reference = squared_by_frame(self._reference.residuals(batch.packed()))
+        else:
+            reference = self._cache.of(visits)
         return self.errors_of(residuals(self._model, batch.packed()), reference, batch)
 
-    def errors_and_drift(self, batch: PairBatch, visits: Sequence[Visit]) -> tuple[PairErrors, Float[Tensor, "batch"]]:
+    def errors_and_drift(
+        self, batch: PairBatch, visits: Sequence[Visit]
+    ) -> tuple[PairErrors, Float[Tensor, "batch"] | None]:
         """The errors, and how far the policy's prediction is from the reference's: (v_policy - v_reference)^2.
 
-        The drift is the mean over both clips' elements; it takes one forward of the reference more than `errors`.
+        The drift is the mean over both clips' elements; it takes one forward of the reference more than `errors`. None
+        where no reference is held that could run it.
         """
-        reference = live_residuals(self._model, batch.packed())
+        if not self._reference.is_live:
+            return self.errors(batch, visits), None
+        reference = self._reference.residuals(batch.packed())
         policy = residuals(self._model, batch.packed())
         drift_a, drift_b = torch.square(policy - reference).mean((1, 2, 3, 4)).chunk(2)
         known = squared_by_frame(reference) if self._cache is None else self._cache.of(visits)
@@ -186,14 +213,15 @@ class SftTask:
     ) -> None:
         """Nothing is read yet."""
         self._model, self._source, self._clips, self._draws, self._config = model, source, clips, draws, config
+        self._order = Order([None] * len(clips), size=2 * config.batch_pairs, seed=config.seed, draws="fresh")
 
     def window(self, step: int) -> tuple[tuple[Visit, ...], ...]:
         """See `Task`."""
-        size, num_items = 2 * self._config.batch_pairs, len(self._clips)
-        visits = window_of(
-            step, num_items=num_items, size=size * self._config.accumulation, seed=self._config.seed, draws="fresh"
-        )
-        return tuple(visits[i : i + size] for i in range(0, len(visits), size))
+        return self._order.window(step, accumulation=self._config.accumulation)
+
+    def largest(self) -> tuple[Visit, ...]:
+        """See `Task`; real clips are of one size."""
+        return self.window(1)[0]
 
     def weight(self, visits: Sequence[Visit]) -> float:
         """See `Task`."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from densedpo.adapters import catalogue
+from densedpo.adapters.trained import WEIGHTS_FILE
 from densedpo.core.errors import BadInput
 from densedpo.core.provenance import sha256_file, sha256_json
 from densedpo.core.records import Clip, Pair, Prompt, read_jsonl
@@ -149,7 +150,9 @@ def _clips(project: Project, prompts: tuple[Prompt, ...], *, model: str | Path) 
 
 
 def _adapter(project: Project, run: str) -> Path:
-    adapter = project.run(run) / ADAPTER_FILE
+    adapter, weights = project.run(run) / ADAPTER_FILE, project.run(run) / WEIGHTS_FILE
+    if weights.is_file():
+        return weights
     if not adapter.is_file():
         raise BadInput(f"run {run!r} has no {ADAPTER_FILE}: it is unfinished; run `densedpo learn` again")
     return adapter

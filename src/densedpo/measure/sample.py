@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from densedpo import adapters
+from densedpo.adapters.trained import load_trained
 from densedpo.core.errors import BadInput
 from densedpo.core.media import read_mp4
 from densedpo.core.seeds import noise
@@ -53,7 +54,7 @@ def start_noise(model: VideoModel, task: ClipTask, *, seed: int) -> Float[Tensor
 def _load(plan: MeasurePlan) -> VideoModel:
     model = adapters.load(plan.model, device=plan.device)
     if plan.adapter is not None:
-        model.load_adapter(plan.adapter)
+        load_trained(model, plan.adapter)
     return model
 
 

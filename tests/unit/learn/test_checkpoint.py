@@ -77,7 +77,7 @@ def edit_manifest(folder: Path, **changes: object) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_one_is_named_and_the_one_before_is_taken(tmp_path: Path, damage: str, caplog):
+def test_f25_f26_a_damaged_one_is_named_and_the_one_before_is_taken(tmp_path: Path, damage: str, caplog):
     save(tmp_path, 5, 10)
     DAMAGES[damage](tmp_path / "step-000010")
     found = load_latest(tmp_path, identity="run")

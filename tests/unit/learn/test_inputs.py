@@ -61,7 +61,9 @@ REFUSALS: dict[str, tuple[Callable[[Project], None], str]] = {
     "twice": (lambda p: change_preference(p, 2, pair_id="pair-001"), "toy.jsonl:3.*'pair-001' is already in row 2"),
     "moved split": (lambda p: change_preference(p, 2, split="validation"), "is validation here and train"),
     "other model": (lambda p: change_pair(p, 2, model="f" * 64), "made by another model"),
-    "other length": (lambda p: change_pair(p, 2, num_frames=13), "has 13 frames, not 9"),
+    "other length": (lambda p: change_pair(p, 2, num_frames=13), "'pair-002'.*cover 9 frames, the clip has 13"),
+    "no such length": (lambda p: change_pair(p, 2, num_frames=12), "'pair-002': num_frames = 12 does not fit"),
+    "no such size": (lambda p: change_pair(p, 2, width=40), "'pair-002': width = 40 does not fit the model"),
     "lost latents": (
         lambda p: (p.pairs("toy") / "latents" / "pair-002.safetensors").unlink(),
         "002.safetensors is mis",
@@ -72,7 +74,7 @@ REFUSALS: dict[str, tuple[Callable[[Project], None], str]] = {
 
 
 @pytest.mark.parametrize("fault", REFUSALS)
-def test_what_does_not_fit_is_named(labelled: Project, toy_model: VideoModel, fault: str):
+def test_f09_what_does_not_fit_is_named(labelled: Project, toy_model: VideoModel, fault: str):
     damage, message = REFUSALS[fault]
     damage(labelled)
     with pytest.raises(BadInput, match=message) as refusal:

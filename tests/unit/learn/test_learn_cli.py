@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from densedpo.adapters import VideoModel
+from densedpo.adapters import VideoModel, catalogue
 from densedpo.cli.main import run as densedpo
 from densedpo.core.workspace import Project, write_stamp
 from toy_pairs import read_only
@@ -54,7 +56,7 @@ def test_the_same_command_again_does_nothing(labelled: Project, toy_model_dir: P
     assert read_only(labelled.run("first")) == before
 
 
-def test_a_folder_of_another_run_is_refused_by_what_differs(labelled: Project, toy_model_dir: Path, capsys):
+def test_f37_a_folder_of_another_run_is_refused_by_what_differs(labelled: Project, toy_model_dir: Path, capsys):
     offline(labelled, toy_model_dir)
     before = read_only(labelled.run("first"))
     path = labelled.preferences("toy")
@@ -69,7 +71,7 @@ def test_a_folder_of_another_run_is_refused_by_what_differs(labelled: Project, t
     assert read_only(labelled.run("first")) == before
 
 
-def test_stale_preferences_are_refused_until_told_otherwise(labelled: Project, toy_model_dir: Path, capsys):
+def test_f30_stale_preferences_are_refused_until_told_otherwise(labelled: Project, toy_model_dir: Path, capsys):
     write_stamp(labelled.preferences("toy"), [labelled.pairs("toy")], labelled)
     path = labelled.pairs("toy") / "pairs.jsonl"
     path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
@@ -116,7 +118,7 @@ def test_a_dry_run_says_what_it_will_take_and_writes_nothing(labelled: Project, 
     assert read_only(labelled.root) == before
 
 
-def test_two_clips_that_are_the_same_are_warned_of(labelled: Project, toy_model_dir: Path, caplog):
+def test_f12_two_clips_that_are_the_same_are_warned_of(labelled: Project, toy_model_dir: Path, caplog):
     from safetensors.torch import load_file, save_file
 
     path = labelled.pairs("toy") / "latents" / "pair-000.safetensors"
@@ -180,9 +182,30 @@ def test_another_models_pairs_are_refused_before_torch_is_imported(
     assert "made by another model" in done.stderr
 
 
-def test_two_writers_cannot_share_a_run(labelled: Project, toy_model_dir: Path, capsys, toy_model: VideoModel):
+def test_f36_two_writers_cannot_share_a_run(labelled: Project, toy_model_dir: Path, capsys, toy_model: VideoModel):
     from densedpo.core.workspace import writing
 
     with writing(labelled.run("first")):
         assert offline(labelled, toy_model_dir) == 2
     assert "is being written by another process" in capsys.readouterr().err
+
+
+def test_f28_a_folder_that_cannot_be_written_is_refused_before_the_model_is_loaded(
+    labelled: Project, toy_model_dir: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    """Root may write anywhere, so the disk is played; the model is made one that fails to load."""
+    (labelled.root / "runs").mkdir(exist_ok=True)
+    make = Path.mkdir
+
+    def refused(path: Path, *args, **kwargs) -> None:
+        if path == labelled.run("first"):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        make(path, *args, **kwargs)
+
+    def never(*args, **kwargs):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    monkeypatch.setattr(catalogue, "load", never)
+    assert offline(labelled, toy_model_dir) == 2
+    assert "not allowed to write" in capsys.readouterr().err

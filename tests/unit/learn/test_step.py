@@ -35,7 +35,7 @@ def unchanged(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -
     return all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_a_window_without_labels_moves_nothing(pairs, toy_model_dir: Path):
+def test_f01_a_window_without_labels_moves_nothing(pairs, toy_model_dir: Path):
     bench = Bench(toy_model_dir, [tied(pair) for pair in pairs[:4]])
     before = bench.adapter()
     result = bench.step()
@@ -89,7 +89,7 @@ class Breaks(torch.autograd.Function):
     [lambda output: output * math.inf, lambda output: output + math.nan, Breaks.apply],
     ids=["inf", "nan", "grad"],
 )
-def test_a_step_that_is_not_finite_changes_nothing(pairs, toy_model_dir: Path, fault):
+def test_f03_f04_a_step_that_is_not_finite_changes_nothing(pairs, toy_model_dir: Path, fault):
     bench = Bench(toy_model_dir, pairs[:4])
     assert bench.step(1, 0).updated
     before, state = bench.adapter(), bench.optimizer.state_dict()["state"]

@@ -19,7 +19,13 @@ from densedpo.learn.config import LearnConfig
 from densedpo.learn.processes.launch import World, require_strategy
 from densedpo.learn.processes.team import Team
 from densedpo.learn.run import learn_offline
-from processes import nan_on_the_second, other_weights_on_the_second, signal_to_the_second, train_together
+from processes import (
+    hang_on_the_second,
+    nan_on_the_second,
+    other_weights_on_the_second,
+    signal_to_the_second,
+    train_together,
+)
 
 QUICK = {
     "num_steps": 4, "batch_pairs": 3, "accumulation": 2, "eval_every": 4, "eval_pairs": 3, "eval_draws": 1,
@@ -138,6 +144,15 @@ def test_parts_make_the_whole_and_shares_are_equally_long(length: int):
     assert len({len(share) for share in shares}) == 1
     assert {item for share in shares for item in share} == set(range(length))
     assert teams[0].share([]) == ()
+
+
+@pytest.mark.slow
+def test_f18_a_process_that_hangs_is_given_up_and_the_run_goes_on(labelled: Project, toy_model_dir: Path):
+    """The second waits for 10 minutes in its third step; the first gives up after 15 seconds."""
+    settings = config(process_timeout_min=0.25, eval_every=0)
+    assert train_together(2, labelled, "hung", toy_model_dir, settings, hang_on_the_second, wait_for=0)[0] != 0
+    assert max(path.name for path in (labelled.run("hung") / "checkpoints").iterdir()) == "step-000002"
+    assert_same_run(train(labelled, toy_model_dir, "hung", settings), train(labelled, toy_model_dir, "alone", settings))
 
 
 @pytest.mark.slow

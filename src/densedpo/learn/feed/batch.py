@@ -101,14 +101,16 @@ class Source:
         self._differences: dict[Path, Tensor] = {}
 
     def pairs(self, pairs: Sequence[LabelledPair], visits: Sequence[Visit], draws: Draws) -> PairBatch:
-        """The batch of some visits to `pairs`."""
+        """The batch of some visits to `pairs`, whose latents are of one size."""
         chosen = [pairs[visit.index] for visit in visits]
-        tensors = [self._read(pair.latents, ("a", "b")) for pair in chosen]
+        tensors = [self._read_pair(pair) for pair in chosen]
+        shape = tuple(tensors[0]["a"].shape)
         t = _times([pair.id for pair in chosen], visits, draws, self._model.trained_t)
         if draws.noise == "own":
-            noise_a, noise_b = (self._own_noise([pair.noise_keys[side] for pair in chosen]) for side in (0, 1))
+            keys = [[pair.noise_keys[side] for pair in chosen] for side in (0, 1)]
+            noise_a, noise_b = (torch.stack([seeds.noise(shape, key) for key in side]) for side in keys)
         else:
-            noise_a = noise_b = self._noise([pair.id for pair in chosen], visits, draws)
+            noise_a = noise_b = _noise(shape, [pair.id for pair in chosen], visits, draws)
         field = torch.from_numpy(np.stack([pair.labels.field for pair in chosen]))[:, :, None, None]
         confidence = torch.from_numpy(np.stack([pair.labels.confidence for pair in chosen]))[:, :, None, None]
         return PairBatch(
@@ -135,7 +137,7 @@ class Source:
         rows = []
         for pair in pairs:
             if pair.latents not in self._differences:
-                clips = self._read(pair.latents, ("a", "b"))
+                clips = self._read_pair(pair)
                 by_frame = (clips["a"] - clips["b"]).abs().mean((0, 2, 3))
                 mean = by_frame.mean()
                 self._differences[pair.latents] = by_frame / mean if mean > 0 else torch.ones_like(by_frame)
@@ -145,21 +147,13 @@ class Source:
     def clips(self, clips: Sequence[RealClip], visits: Sequence[Visit], draws: Draws) -> ClipBatch:
         """The batch of some visits to `clips`."""
         chosen = [clips[visit.index] for visit in visits]
-        ids = [clip.id for clip in chosen]
+        ids, shape = [clip.id for clip in chosen], self._model.geometry.latent_shape
         return ClipBatch(
-            latents=torch.stack([self._read(clip.latents, ("latents",))["latents"] for clip in chosen]),
-            noise=self._noise(ids, visits, draws),
+            latents=torch.stack([self._read(clip.latents, ("latents",), shape)["latents"] for clip in chosen]),
+            noise=_noise(shape, ids, visits, draws),
             t=_times(ids, visits, draws, self._model.trained_t),
             text=self._text([clip.caption for clip in chosen]),
         )
-
-    def _noise(self, ids: Sequence[str], visits: Sequence[Visit], draws: Draws) -> Latents:
-        shape = self._model.geometry.latent_shape
-        named = zip(ids, visits, strict=True)
-        return torch.stack([seeds.noise(shape, draws.noise_seed, item_id, visit.draw) for item_id, visit in named])
-
-    def _own_noise(self, keys: Sequence[str]) -> Latents:
-        return torch.stack([seeds.noise(self._model.geometry.latent_shape, key) for key in keys])
 
     def _text(self, captions: Sequence[str]) -> TextCondition:
         for caption in captions:
@@ -168,12 +162,20 @@ class Source:
                 self._embeds[caption] = self._model.encode_text([caption])
         return TextCondition.cat([self._embeds[caption] for caption in captions])
 
-    def _read(self, path: Path, keys: tuple[str, ...]) -> dict[str, Tensor]:
+    def _read_pair(self, pair: LabelledPair) -> dict[str, Tensor]:
+        return self._read(pair.latents, ("a", "b"), pair.latent_shape or self._model.geometry.latent_shape)
+
+    def _read(self, path: Path, keys: tuple[str, ...], shape: tuple[int, ...]) -> dict[str, Tensor]:
         if path not in self._latents:
-            tensors = self._latents[path] = _load_latents(path, keys, self._model.geometry.latent_shape)
+            tensors = self._latents[path] = _load_latents(path, keys, shape)
             if len(keys) == 2 and torch.equal(tensors[keys[0]], tensors[keys[1]]):
                 _log.warning("%s: both clips are the same, so there is nothing to learn from this pair", path)
         return self._latents[path]
+
+
+def _noise(shape: tuple[int, ...], ids: Sequence[str], visits: Sequence[Visit], draws: Draws) -> Latents:
+    named = zip(ids, visits, strict=True)
+    return torch.stack([seeds.noise(shape, draws.noise_seed, item_id, visit.draw) for item_id, visit in named])
 
 
 def _times(
@@ -194,7 +196,7 @@ def _load_latents(path: Path, keys: tuple[str, ...], shape: tuple[int, ...]) -> 
     """The named tensors of a safetensors file as float32.
 
     Raises:
-        BadInput: not a safetensors file, a key is missing, a shape is not the model's, or a value is not finite.
+        BadInput: not a safetensors file, a key is missing, a shape is not the one told, or a value is not finite.
     """
     try:
         tensors = load_file(path)
@@ -204,7 +206,7 @@ def _load_latents(path: Path, keys: tuple[str, ...], shape: tuple[int, ...]) -> 
         if key not in tensors:
             raise BadInput(f"{path} has no tensor {key!r}, only {sorted(tensors)}")
         if tuple(tensors[key].shape) != shape:
-            raise BadInput(f"{path}: {key} has shape {tuple(tensors[key].shape)}, the model takes {shape}")
+            raise BadInput(f"{path}: {key} has shape {tuple(tensors[key].shape)}, not {shape} as its clip says")
         if not bool(tensors[key].isfinite().all()):
             raise BadInput(f"{path}: {key} holds values that are not finite")
     return {key: tensors[key].float() for key in keys}

@@ -58,6 +58,7 @@ class LabelledPair:
     latents: Path
     noise_keys: tuple[str, str]  # of the noises that a and b were generated from
     labels: Labels
+    latent_shape: tuple[int, int, int, int] | None = None  # of each clip, C F H W; None is the model's own
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,8 +99,9 @@ def read_pairs(
         allow_failed_judge: also read labels of a judge that failed its probe.
 
     Raises:
-        BadInput: a preference for a pair that does not exist, another model's or another length's pairs, ranges that
-            do not cover the clip, labels of a judge that failed its probe, or no preference at all.
+        BadInput: a preference for a pair that does not exist, another model's pairs, a length or size that the model
+            does not take, ranges that do not cover the clip, labels of a judge that failed its probe, or no preference
+            at all.
     """
     require_trusted(preferences, allow_failed_judge=allow_failed_judge)
     pairs = {pair.id: pair for pair in read_jsonl(folder / "pairs.jsonl", Pair)}
@@ -114,14 +116,14 @@ def read_pairs(
                 f"{folder / 'pairs.jsonl'}: pair {pair.id!r} was made by another model ({pair.model[:12]}, this one is "
                 f"{fingerprint[:12]}); generate pairs with this model, or name the one that made them"
             )
-        if pair.num_frames != geometry.num_frames:
-            raise BadInput(
-                f"{folder / 'pairs.jsonl'}: pair {pair.id!r} has {pair.num_frames} frames, not {geometry.num_frames}"
-            )
         if pair.split != preference.split:
             raise BadInput(f"{preferences}: pair {pair.id!r} is {preference.split} here and {pair.split} in its folder")
         source = sources.get(pair.clip_id or "", pair.clip_id or pair.prompt_id)
-        joined.append(_labelled(pair, preference, folder, preferences, geometry, source))
+        try:
+            own = replace(geometry, num_frames=pair.num_frames, height=pair.height, width=pair.width)
+        except BadInput as error:
+            raise BadInput(f"{folder / 'pairs.jsonl'}: pair {pair.id!r}: {error}") from None
+        joined.append(_labelled(pair, preference, folder, preferences, own, source))
     if not joined:
         raise BadInput(f"{preferences} holds no preference: judge the pairs and export first")
     return tuple(joined)
@@ -265,6 +267,7 @@ def _labelled(
         latents=latents,
         noise_keys=(pair.noise_key_a, pair.noise_key_b),
         labels=labels,
+        latent_shape=geometry.latent_shape,
     )
 
 

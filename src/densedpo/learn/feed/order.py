@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count, islice
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Literal
 
@@ -48,22 +49,63 @@ class TimeDensity:
         return NormalDist(self.mean, self.std).cdf(math.log(t / (1 - t)))
 
 
-def window_of(step: int, *, num_items: int, size: int, seed: int, draws: int | Literal["fresh"]) -> tuple[Visit, ...]:
-    """The visits of a step (from 1): consecutive places of an endless sequence of shuffled epochs.
+class Order:
+    """Which items each forward visits: an endless sequence of shuffled epochs, cut into forwards of one bucket each.
 
-    An item is visited once per epoch, so its draw is the epoch, modulo the number of draws.
+    The items of one bucket have latents of one size and can stand in one batch. The sequence is walked from its start;
+    each visit waits in its bucket, and a bucket that holds enough is the next forward. So every forward is full, every
+    item is visited once per epoch whatever its bucket, what is left of a bucket waits for the next epoch, and with one
+    bucket the forwards are consecutive places of the sequence. An item's draw is the epoch of its visit, modulo the
+    number of draws.
     """
-    visits = []
-    for place in range((step - 1) * size, step * size):
-        epoch, position = divmod(place, num_items)
-        draw = epoch if draws == "fresh" else epoch % draws
-        visits.append(Visit(index=_epoch_order(seed, epoch, num_items)[position], draw=draw))
-    return tuple(visits)
 
+    def __init__(self, buckets: Sequence[Hashable], *, size: int, seed: int, draws: int | Literal["fresh"]) -> None:
+        """Nothing is walked yet.
 
-def num_draws_visited(*, num_steps: int, num_items: int, size: int, draws: int) -> int:
-    """How many of the draws a run will use at all."""
-    return min(draws, -(-num_steps * size // num_items))
+        Args:
+            buckets: of each item.
+            size: visits in a forward.
+        """
+        self._buckets, self._size, self._seed, self._draws = tuple(buckets), size, seed, draws
+        self._walk, self._walked = self._forwards(), 0
+        self._last: tuple[tuple[int, int], tuple[tuple[Visit, ...], ...]] | None = None
+
+    def window(self, step: int, *, accumulation: int) -> tuple[tuple[Visit, ...], ...]:
+        """The forwards of a step (from 1)."""
+        if self._last is None or self._last[0] != (step, accumulation):
+            first = (step - 1) * accumulation
+            if first < self._walked:
+                self._walk, self._walked = self._forwards(), 0
+            found = tuple(islice(self._walk, first - self._walked, first - self._walked + accumulation))
+            self._walked = first + accumulation
+            self._last = ((step, accumulation), found)
+        return self._last[1]
+
+    def num_draws(self, num_steps: int, *, accumulation: int) -> int:
+        """How many of the draws so many steps will use at all."""
+        forwards = islice(self._forwards(), num_steps * accumulation)
+        return 1 + max(visit.draw for forward in forwards for visit in forward)
+
+    def largest(self, volume: Callable[[int], int]) -> tuple[Visit, ...]:
+        """A forward of the bucket whose items are largest, for what must fit every forward.
+
+        Args:
+            volume: of an item.
+        """
+        largest = max(range(len(self._buckets)), key=volume)
+        same = [index for index, bucket in enumerate(self._buckets) if bucket == self._buckets[largest]]
+        return tuple(Visit(index=same[place % len(same)], draw=0) for place in range(self._size))
+
+    def _forwards(self) -> Iterator[tuple[Visit, ...]]:
+        waiting: dict[Hashable, list[Visit]] = {}
+        for epoch in count():
+            draw = epoch if self._draws == "fresh" else epoch % self._draws
+            for index in _epoch_order(self._seed, epoch, len(self._buckets)):
+                held = waiting.setdefault(self._buckets[index], [])
+                held.append(Visit(index=index, draw=draw))
+                if len(held) == self._size:
+                    yield tuple(held)
+                    held.clear()
 
 
 def time_of(item_id: str, draw: int, *, noise_seed: int, draws: int | Literal["fresh"], density: TimeDensity) -> float:

@@ -8,12 +8,14 @@ import torch
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from densedpo.core.errors import BadInput
+from densedpo.learn.execution import blocks_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
+
+    from densedpo.learn.processes.team import Team
 
 
 def shard(denoiser: torch.nn.Module) -> None:
@@ -23,14 +25,8 @@ def shard(denoiser: torch.nn.Module) -> None:
         BadInput: the denoiser does not say what its blocks are.
         RuntimeError: a parameter is still whole, so that the strategy would be another than the one asked for.
     """
-    from diffusers import ModelMixin
-
-    names = denoiser._no_split_modules if isinstance(denoiser, ModelMixin) else None
-    if not names:
-        raise BadInput(f"strategy = 'fully_shard': a {type(denoiser).__name__} does not say what its blocks are")
-    for module in list(denoiser.modules()):
-        if type(module).__name__ in names:
-            fully_shard(module)
+    for block in blocks_of(denoiser, "strategy = 'fully_shard'"):
+        fully_shard(block)
     fully_shard(denoiser)
     whole_ones = [name for name, parameter in denoiser.named_parameters() if not isinstance(parameter, DTensor)]
     if whole_ones:
@@ -42,11 +38,26 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def own(tensor: Tensor) -> Tensor:
+    """What of a tensor lies on this process, to be written into."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def like(tensor: Tensor, pattern: Tensor) -> Tensor:
-    """A whole tensor cut as another is, if that one is."""
-    if not isinstance(pattern, DTensor) or tensor.ndim == 0:
+    """A whole tensor cut as another is, if that one is; one that is cut already is taken as it is."""
+    if isinstance(tensor, DTensor) or not isinstance(pattern, DTensor) or tensor.ndim == 0:
         return tensor
     return distribute_tensor(tensor.to(pattern.device), pattern.device_mesh, pattern.placements)
+
+
+def whole_on_first(tensors: Mapping[str, Tensor], team: Team) -> dict[str, Tensor]:
+    """Whole tensors on the CPU of the first process, one put together after the other; nothing on the others."""
+    found = {}
+    for name, tensor in tensors.items():
+        put_together = whole(tensor.detach())
+        if team.is_first:
+            found[name] = put_together.to("cpu", copy=True)  # it may be a view of more
+    return found
 
 
 def make_whole(denoiser: torch.nn.Module, names: Mapping[str, torch.nn.Parameter]) -> None:

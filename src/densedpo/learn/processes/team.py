@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import torch
 from torch import distributed
 
+from densedpo.core.errors import BadInput
 from densedpo.learn.objectives import PairMetrics
 from densedpo.learn.outcome import Outcome
 from densedpo.learn.processes.launch import World, backend_for, stated
@@ -109,6 +110,32 @@ class Team:
         found = torch.tensor([value], device=self._device)
         distributed.all_reduce(found, op=distributed.ReduceOp.MAX)
         return int(found)
+
+    def told(self, text: str) -> str:
+        """What the first process says."""
+        if self.size == 1:
+            return text
+        said = [text]
+        distributed.broadcast_object_list(said, src=0)
+        return said[0]
+
+    def first_does(self, work: Callable[[], None]) -> None:
+        """Has the first process do something while the others wait.
+
+        Raises:
+            BadInput: it could not, on all processes; they would wait for it else.
+        """
+        failure: BadInput | None = None
+        if self.is_first:
+            try:
+                work()
+            except BadInput as error:
+                failure = error
+        failed = self.maximum(failure is not None)
+        if failure is not None:
+            raise failure
+        if failed:
+            raise BadInput("the first process could not go on; it says why")
 
     def wait(self) -> None:
         """Until every process has come here."""

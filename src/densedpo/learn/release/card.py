@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from densedpo.core.provenance import sha256_file
-from densedpo.learn.export import ADAPTER_FILE
+from densedpo.learn.export import trained_file
 from densedpo.learn.run import RUN_FILE
 from densedpo.learn.watch.track import METRICS_FILE, read_metrics
 
@@ -30,11 +30,16 @@ def model_card(project: Project, run: Path, *, usage: str) -> str:
     """
     row = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
     config = row["identity"]["config"]
-    base, rank, objective = _base(row["model"]), config["lora_rank"], config["objective"]
+    base, objective = _base(row["model"]), config["objective"]
+    is_full = config.get("train") == "full"
+    what = (
+        f"All weights of the denoiser of `{base}`" if is_full else f"A LoRA of rank {config['lora_rank']} for `{base}`"
+    )
+    tag = "full" if is_full else "lora"
     parts = [
-        f"---\nbase_model: {base}\nlibrary_name: diffusers\ntags: [text-to-video, lora, preference]\n---",
+        f"---\nbase_model: {base}\nlibrary_name: diffusers\ntags: [text-to-video, {tag}, preference]\n---",
         f"# {row['name']}",
-        f"A LoRA of rank {rank} for `{base}`, trained with densedpo by `{objective}`.",
+        f"{what}, trained with densedpo by `{objective}`.",
         f"## Use\n{usage}",
         _data(row),
         _validation(run),
@@ -85,7 +90,7 @@ def _validation(run: Path) -> str:
 
 def _reports(project: Project, run: Path) -> str:
     """Every estimate of the reports that measured these very weights."""
-    digest = sha256_file(run / ADAPTER_FILE)
+    digest = sha256_file(trained_file(run))
     tables = []
     for path in sorted(project.root.glob("reports/*/report.json")):
         report = json.loads(path.read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ from densedpo.adapters.comfyui import comfyui_name
 from densedpo.core.errors import BadInput
 from densedpo.core.files import naming_disk_errors, write_atomic
 from densedpo.core.workspace import read_stamp
-from densedpo.learn.export import ADAPTER_FILE
+from densedpo.learn.export import ADAPTER_FILE, DENOISER_FOLDER
 from densedpo.learn.release.card import model_card
 from densedpo.learn.run import RUN_FILE
 
@@ -39,13 +39,16 @@ def release(project: Project, name: str, format_: ReleaseFormat) -> Path:
         The folder, `runs/<name>/release/<format>`.
 
     Raises:
-        BadInput: no such run, it is not finished, or ComfyUI does not know the model's layers.
+        BadInput: no such run, it is not finished, it has no adapter, or ComfyUI does not know the model's layers.
     """
     run = project.run(name)
     if not (run / RUN_FILE).is_file():
         raise BadInput(f"{project.relative(run)} does not exist; train it with `densedpo learn offline {name}`")
     if read_stamp(run) is None:
         raise BadInput(f"{project.relative(run)} is not finished; run `densedpo learn offline {name}` again")
+    is_full = _config(run).get("train") == "full"
+    if is_full and format_ != "merged":
+        raise BadInput(f"{project.relative(run)} trained all weights and has no adapter; use --format merged")
     folder = run / "release" / format_
     part = folder.with_name(f".{format_}.part")
     with naming_disk_errors(folder):
@@ -58,6 +61,8 @@ def release(project: Project, name: str, format_: ReleaseFormat) -> Path:
                 _write_peft(run, part)
             case "comfyui":
                 _write_comfyui(run, part / f"{name}.safetensors")
+            case "merged" if is_full:
+                shutil.copytree(run / DENOISER_FOLDER, part / "transformer")
             case "merged":
                 _write_merged(run, part)
             case _ as unknown:
@@ -82,7 +87,12 @@ def _layers(run: Path) -> dict[str, tuple[Tensor, Tensor]]:
 
 def _setting(run: Path, name: str) -> float:
     """A number of the run's config."""
-    return float(json.loads((run / RUN_FILE).read_text(encoding="utf-8"))["identity"]["config"][name])
+    return float(str(_config(run)[name]))
+
+
+def _config(run: Path) -> dict[str, object]:
+    found: dict[str, object] = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))["identity"]["config"]
+    return found
 
 
 def _base(run: Path) -> str:

@@ -79,7 +79,8 @@ class Evaluation:
 
         Beside the objective's own metrics stand, for runs of different objectives to be compared, `frame_accuracy` (as
         dense_dpo counts) and its standard error over pairs; what happens on ties (`_Ties`); and the drift from the
-        reference, on the first draw of each pair, whose t are spread over all strata.
+        reference, on the first draw of each pair, whose t are spread over all strata; no drift where no reference is
+        held that could run (all weights are trained, and the cache is complete).
         """
         outcomes: list[Outcome] = []
         times: list[float] = []
@@ -92,7 +93,8 @@ class Evaluation:
                 batch = self._source.pairs(self._pairs, visits, self._task.draws)
                 if draw == 0:
                     errors, drift = self._task.errors_and_drift(batch, visits)
-                    times, drifts = times + batch.t.tolist(), drifts + drift.tolist()
+                    if drift is not None:
+                        times, drifts = times + batch.t.tolist(), drifts + drift.tolist()
                 else:
                     errors = self._task.errors(batch, visits)
                 ties.add(errors, batch)
@@ -111,7 +113,7 @@ class Evaluation:
             "frame_accuracy": float(hits.sum() / totals.sum().clamp_min(1)),
             "frame_accuracy_se": float(per_pair.std() / math.sqrt(len(per_pair))) if len(per_pair) > 1 else None,
             **ties.row(),
-            **drift_row(times, drifts),
+            **(drift_row(times, drifts) if drifts else {}),
         }
 
     @torch.no_grad()
