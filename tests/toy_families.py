@@ -320,6 +320,7 @@ def build_wan_two_experts():
 
 
 WAN_CALL = {"negative_prompt": "", "max_sequence_length": MAX_SEQUENCE_LENGTH}
+WAN_2_1 = ToyFamily(name="Wan 2.1", build=build_toy_pipeline, settings=SETTINGS, call=WAN_CALL, normalise=wan_normalise)
 WAN_TWO_EXPERTS = ToyFamily(
     name="Wan 2.2 A14B",
     build=build_wan_two_experts,
@@ -366,4 +367,4 @@ WAN_TI2V = ToyFamily(
     normalise=wan_normalise,
 )
 
-FAMILIES = {family.name: family for family in (COGVIDEOX, LTX, HUNYUAN, WAN_TWO_EXPERTS, WAN_TI2V)}
+FAMILIES = {family.name: family for family in (COGVIDEOX, LTX, HUNYUAN, WAN_2_1, WAN_TWO_EXPERTS, WAN_TI2V)}

@@ -167,7 +167,13 @@ class VideoModel(Protocol):
         """The clips of normalised latents."""
 
     def encode_text(self, captions: list[str]) -> TextCondition:
-        """Embeddings of captions; words that the vocabulary lacks are warned of, once each."""
+        """Embeddings of captions, each as it is alone; words that the vocabulary lacks are warned of, once each.
+
+        What is kept from before (`catalogue.load`) is read, and no text encoder is loaded for it.
+        """
+
+    def encode_ahead(self, captions: list[str]) -> None:
+        """Encodes and keeps what is not kept yet, and frees the encoders: what comes next has their memory."""
 
     def free_encoders(self) -> None:
         """Lets go of the text encoders and the autoencoder and their memory; they are loaded again where needed."""

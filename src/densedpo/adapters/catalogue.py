@@ -22,12 +22,16 @@ FAMILIES: Final = {
 SHIPPED: Final = Path(__file__).parent / "tiny" / "model"
 
 
-def load(name: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = None) -> VideoModel:
+def load(
+    name: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = None, captions: Path | None = None
+) -> VideoModel:
     """Loads a model from the local disk; nothing is downloaded.
 
     Args:
         name: a diffusers model directory, `tiny` for the shipped one, or `owner/name` of one in the local cache.
         dtype: of the denoiser; float32 unless given.
+        captions: a folder in which embeddings of captions are kept (`Project.captions`), so that a text encoder is
+            loaded for new ones only.
 
     Raises:
         BadInput: no such model here, a family that is not known, weights that are not safetensors.
@@ -41,19 +45,19 @@ def load(name: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = N
         case "Wan":
             from densedpo.adapters.wan import WanModel
 
-            return WanModel(folder, device=device, dtype=dtype)
+            return WanModel(folder, device=device, dtype=dtype, captions=captions)
         case "CogVideoX":
             from densedpo.adapters.cogvideox import CogVideoXModel
 
-            return CogVideoXModel(folder, device=device, dtype=dtype)
+            return CogVideoXModel(folder, device=device, dtype=dtype, captions=captions)
         case "LTX-Video":
             from densedpo.adapters.ltx import LTXModel
 
-            return LTXModel(folder, device=device, dtype=dtype)
+            return LTXModel(folder, device=device, dtype=dtype, captions=captions)
         case "HunyuanVideo":
             from densedpo.adapters.hunyuan import HunyuanModel
 
-            return HunyuanModel(folder, device=device, dtype=dtype)
+            return HunyuanModel(folder, device=device, dtype=dtype, captions=captions)
         case unknown:
             raise ValueError(f"the family {unknown} is described and has no adapter")
 

@@ -26,6 +26,7 @@ from transformers import T5EncoderModel
 
 from densedpo.adapters import cogvideox_files, directory
 from densedpo.adapters.base import Target, TextCondition
+from densedpo.adapters.captions import KeptCaptions
 from densedpo.adapters.loading import UnknownWords, load_component, load_tokenizer
 from densedpo.adapters.lora import load_lora, save_lora
 from densedpo.adapters.pixels import decode_scaled, encode_scaled
@@ -50,22 +51,32 @@ class CogVideoXModel:
     lora_targets: tuple[str, ...] = cogvideox_files.LORA_TARGETS
     trained_t: tuple[float, float] = (0.0, 1.0)
 
-    def __init__(self, folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        captions: Path | None = None,
+    ) -> None:
         """Checks the directory; nothing is fetched, no pickle is opened, and weights are read when they are used.
 
         Args:
             dtype: of the denoiser and the text encoder; the autoencoder is in float32.
+            captions: where embeddings of captions are kept; without it they are computed on each call.
 
         Raises:
             BadInput: the folder is not a complete CogVideoX text-to-video directory of safetensors.
         """
-        cogvideox_files.check_files(folder)
-        self.geometry = cogvideox_files.read_geometry(folder)
-        self.defaults = cogvideox_files.read_defaults(folder)
-        self.fingerprint = cogvideox_files.FAMILY.fingerprint(folder)
+        family = cogvideox_files.FAMILY
+        family.check(folder)
+        self.geometry = family.geometry(folder)
+        self.defaults = family.defaults(folder)
+        self.fingerprint = family.fingerprint(folder)
         self.vae_fingerprint = directory.fingerprint(folder, ("vae",))
         self._device = torch.device(device)
         self._dtype = dtype
+        self._captions = KeptCaptions(captions, family=family, model=folder, device=self._device, dtype=dtype)
         self._folder = folder
         self._scheduler = ddim_scheduler(folder)
         self._levels = noise_levels(self._scheduler).to(self._device)
@@ -121,8 +132,17 @@ class CogVideoXModel:
         """The clips of scaled latents, rounded to uint8."""
         return decode_scaled(self._vae, latents, geometry=self.geometry)
 
-    @torch.no_grad()
     def encode_text(self, captions: list[str]) -> TextCondition:
+        """See `VideoModel`."""
+        return self._captions.encode(captions, self._encode_text)
+
+    def encode_ahead(self, captions: list[str]) -> None:
+        """See `VideoModel`."""
+        self._captions.fill(captions, self._encode_text)
+        self.free_encoders()
+
+    @torch.no_grad()
+    def _encode_text(self, captions: list[str]) -> TextCondition:
         """Embeddings of captions as the pipeline makes them: padded, and padding attended to."""
         self._unknown_words.warn(captions)
         embeds, _ = self._text.encode_prompt(

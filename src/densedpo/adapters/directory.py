@@ -39,15 +39,15 @@ class Settings(BaseModel):
     eta_min: Annotated[float, Field(gt=0, le=1)] = 0.65
     eta_max: Annotated[float, Field(gt=0, le=1)] = 0.8
 
-    @property
-    def sampling(self) -> SamplingDefaults:
-        """The sampling defaults among the settings."""
-        return SamplingDefaults(
-            num_steps=self.num_steps,
-            guidance_scale=self.guidance_scale,
-            eta_min=self.eta_min,
-            eta_max=self.eta_max,
-        )
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Factors:
+    """What a checkpoint's configs say of its latents: compression, channels, and the side of a token in cells."""
+
+    temporal_stride: int
+    spatial_stride: int
+    latent_channels: int
+    patch: int
 
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
@@ -60,26 +60,89 @@ class Family:
     Attributes:
         name: as people write it.
         pipeline: the class in `model_index.json`.
-        check: refuses a directory that `load` would refuse, by name.
-        components: the folders that the model is made of, the tokenizers among them.
+        classes: by component, those that are supported.
+        settings: the model's `densedpo.json` over the defaults of its layout.
+        factors: compression and channels, from the checkpoint's own configs.
         lora_targets: the linear layers of the denoiser that a LoRA adapts.
+        refuse: raises BadInput for a layout of the same classes that is not supported.
         recorded: settings that change what the denoiser computes; they are part of the fingerprint.
-        denoisers: the folders of what denoises; two where a model has two experts.
+        denoisers: the folders of what denoises, the one of the highest noise first; two where a model has two experts.
     """
 
     name: str
     pipeline: str
-    check: Callable[[Path], None]
-    geometry: Callable[[Path], Geometry]
-    defaults: Callable[[Path], SamplingDefaults]
-    components: Callable[[Path], tuple[str, ...]]
+    classes: Mapping[str, tuple[str, ...]]
+    settings: Callable[[Path], Settings]
+    factors: Callable[[Path], Factors]
     lora_targets: tuple[str, ...]
+    refuse: Callable[[Path], None] = lambda folder: None  # noqa: ARG005
     recorded: Callable[[Path], Mapping[str, object]] = lambda folder: {}  # noqa: ARG005
     denoisers: Callable[[Path], tuple[str, ...]] = lambda folder: ("transformer",)  # noqa: ARG005
+
+    def check(self, folder: Path) -> None:
+        """Refuses, before anything is loaded, another layout and weights that are not safetensors.
+
+        Raises:
+            BadInput: names the component or the file.
+        """
+        check_components(folder, self.classes)
+        check_components(folder, dict.fromkeys(self.denoisers(folder), self.classes["transformer"]))
+        self.refuse(folder)
+        for name in self.components(folder):
+            if not name.startswith(("scheduler", "tokenizer")):
+                check_weights(folder / name)
+
+    def geometry(self, folder: Path) -> Geometry:
+        """Sizes from `densedpo.json`, compression factors and channels from the checkpoint's own configs.
+
+        Raises:
+            BadInput: a size that the autoencoder or the denoiser would round, a config that is missing or damaged.
+        """
+        settings, factors = self.settings(folder), self.factors(folder)
+        return Geometry(
+            num_frames=settings.num_frames,
+            height=settings.height,
+            width=settings.width,
+            fps=settings.fps,
+            max_sequence_length=settings.max_sequence_length,
+            temporal_stride=factors.temporal_stride,
+            spatial_stride=factors.spatial_stride,
+            latent_channels=factors.latent_channels,
+            patch=factors.patch,
+        )
+
+    def defaults(self, folder: Path) -> SamplingDefaults:
+        """The model's sampling defaults."""
+        settings = self.settings(folder)
+        return SamplingDefaults(
+            num_steps=settings.num_steps,
+            guidance_scale=settings.guidance_scale,
+            eta_min=settings.eta_min,
+            eta_max=settings.eta_max,
+        )
+
+    def components(self, folder: Path) -> tuple[str, ...]:
+        """The folders that the model is made of: those of `classes`, a second denoiser, a tokenizer per encoder."""
+        return (*self.classes, *self.denoisers(folder)[1:], *(name for name in self.text if name not in self.classes))
+
+    @property
+    def text(self) -> tuple[str, ...]:
+        """The folders that a caption's embedding depends on."""
+        encoders = [name for name in self.classes if name.startswith("text_encoder")]
+        return (*encoders, *(name.replace("text_encoder", "tokenizer") for name in encoders))
 
     def fingerprint(self, folder: Path) -> str:
         """sha256 over every config and weight file of the model, and the settings that its denoiser takes."""
         return fingerprint(folder, self.components(folder), self.recorded(folder))
+
+    def text_fingerprint(self, folder: Path, how: Mapping[str, object]) -> str:
+        """sha256 over what the embedding of a caption depends on.
+
+        Args:
+            how: it is computed: what else changes its bits.
+        """
+        length = self.settings(folder).max_sequence_length
+        return fingerprint(folder, self.text, {**self.recorded(folder), **how, "max_sequence_length": length})
 
 
 def read_json(path: Path) -> dict[str, object]:

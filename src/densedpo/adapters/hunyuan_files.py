@@ -7,19 +7,10 @@ from typing import Annotated, Final
 
 from pydantic import Field, field_validator
 
-from densedpo.adapters.base import Geometry, SamplingDefaults
-from densedpo.adapters.directory import (
-    Family,
-    Settings,
-    check_components,
-    check_weights,
-    integer,
-    read_json,
-    read_settings,
-)
+from densedpo.adapters.directory import Factors, Family, Settings, integer, read_json, read_settings
 from densedpo.core.errors import BadInput
 
-COMPONENTS: Final[dict[str, tuple[str, ...]]] = {
+CLASSES: Final[dict[str, tuple[str, ...]]] = {
     "transformer": ("HunyuanVideoTransformer3DModel",),
     "vae": ("AutoencoderKLHunyuanVideo",),
     "text_encoder": ("LlamaModel",),
@@ -62,47 +53,28 @@ def settings_of(folder: Path) -> HunyuanSettings:
     return read_settings(folder, HUNYUAN)
 
 
-def read_geometry(folder: Path) -> Geometry:
-    """Sizes from `densedpo.json`, compression factors and channels from the checkpoint's own configs."""
-    settings = settings_of(folder)
+def factors(folder: Path) -> Factors:
+    """Compression and channels from the autoencoder's config, the token's side from the denoiser's."""
     vae = folder / "vae" / "config.json"
-    return Geometry(
-        num_frames=settings.num_frames,
-        height=settings.height,
-        width=settings.width,
-        fps=settings.fps,
+    return Factors(
         temporal_stride=integer(vae, "temporal_compression_ratio", 4),
         spatial_stride=integer(vae, "spatial_compression_ratio", 8),
         latent_channels=integer(vae, "latent_channels", 16),
-        max_sequence_length=settings.max_sequence_length,
         patch=integer(folder / "transformer" / "config.json", "patch_size", 2),
     )
 
 
-def read_defaults(folder: Path) -> SamplingDefaults:
-    """The model's sampling defaults."""
-    return settings_of(folder).sampling
-
-
-def check_files(folder: Path) -> None:
-    """Refuses, before anything is loaded, a directory of another layout and weights that are not safetensors.
+def refuse(folder: Path) -> None:
+    """Refuses layouts of the same classes that are not text-to-video with tokens of one latent frame.
 
     Raises:
-        BadInput: names the component or the file.
+        BadInput: names the key.
     """
-    check_components(folder, COMPONENTS)
     transformer = folder / "transformer" / "config.json"
     if read_json(transformer).get("image_condition_type") is not None:
         raise BadInput(f"{transformer}: image_condition_type is set: only text-to-video is supported")
     if integer(transformer, "patch_size_t", 1) != 1:
         raise BadInput(f"{transformer}: patch_size_t is not 1: a token of several latent frames is not supported")
-    for name in ("transformer", "vae", "text_encoder", "text_encoder_2"):
-        check_weights(folder / name)
-
-
-def components(folder: Path) -> tuple[str, ...]:  # noqa: ARG001
-    """The folders that the model is made of."""
-    return (*COMPONENTS, "tokenizer", "tokenizer_2")
 
 
 def recorded(folder: Path) -> dict[str, object]:
@@ -118,10 +90,10 @@ def recorded(folder: Path) -> dict[str, object]:
 FAMILY: Final = Family(
     name="HunyuanVideo",
     pipeline="HunyuanVideoPipeline",
-    check=check_files,
-    geometry=read_geometry,
-    defaults=read_defaults,
-    components=components,
+    classes=CLASSES,
+    settings=settings_of,
+    factors=factors,
     lora_targets=LORA_TARGETS,
+    refuse=refuse,
     recorded=recorded,
 )

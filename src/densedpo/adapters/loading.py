@@ -36,6 +36,7 @@ def load_component(
     Raises:
         BadInput: a file is damaged or does not fit its config.
     """
+    _log.debug("loading %s", folder.name)
     with loading(folder):
         module = from_pretrained(folder, local_files_only=True, use_safetensors=True, **precision)
     return module.eval().requires_grad_(False).to(device)

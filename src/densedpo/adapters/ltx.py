@@ -20,6 +20,7 @@ from transformers import T5EncoderModel
 
 from densedpo.adapters import directory, ltx_files
 from densedpo.adapters.base import Target, TextCondition
+from densedpo.adapters.captions import KeptCaptions
 from densedpo.adapters.loading import UnknownWords, load_component, load_tokenizer
 from densedpo.adapters.lora import load_lora, save_lora
 from densedpo.adapters.pixels import decode_clips, encode_clips
@@ -37,23 +38,33 @@ class LTXModel:
     lora_targets: tuple[str, ...] = ltx_files.LORA_TARGETS
     trained_t: tuple[float, float] = (0.0, 1.0)
 
-    def __init__(self, folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        captions: Path | None = None,
+    ) -> None:
         """Checks the directory; nothing is fetched, no pickle is opened, and weights are read when they are used.
 
         Args:
             dtype: of the denoiser and the text encoder; the autoencoder is in float32.
+            captions: where embeddings of captions are kept; without it they are computed on each call.
 
         Raises:
             BadInput: the folder is not a complete LTX-Video text-to-video directory of safetensors.
         """
-        ltx_files.check_files(folder)
-        self.geometry = ltx_files.read_geometry(folder)
-        self.defaults = ltx_files.read_defaults(folder)
-        self.fingerprint = ltx_files.FAMILY.fingerprint(folder)
+        family = ltx_files.FAMILY
+        family.check(folder)
+        self.geometry = family.geometry(folder)
+        self.defaults = family.defaults(folder)
+        self.fingerprint = family.fingerprint(folder)
         self.vae_fingerprint = directory.fingerprint(folder, ("vae",))
         self._settings = ltx_files.settings_of(folder)
         self._device = torch.device(device)
         self._dtype = dtype
+        self._captions = KeptCaptions(captions, family=family, model=folder, device=self._device, dtype=dtype)
         self._folder = folder
         config = directory.read_json(folder / "scheduler" / "scheduler_config.json")
         self._scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
@@ -136,8 +147,17 @@ class LTXModel:
         vae = self._vae
         return vae.latents_mean.view(1, -1, 1, 1, 1), vae.latents_std.view(1, -1, 1, 1, 1) / vae.config.scaling_factor
 
-    @torch.no_grad()
     def encode_text(self, captions: list[str]) -> TextCondition:
+        """See `VideoModel`."""
+        return self._captions.encode(captions, self._encode_text)
+
+    def encode_ahead(self, captions: list[str]) -> None:
+        """See `VideoModel`."""
+        self._captions.fill(captions, self._encode_text)
+        self.free_encoders()
+
+    @torch.no_grad()
+    def _encode_text(self, captions: list[str]) -> TextCondition:
         """Embeddings of captions and the mask of their tokens, as the pipeline makes them."""
         self._unknown_words.warn(captions)
         embeds, mask, _, _ = self._text.encode_prompt(

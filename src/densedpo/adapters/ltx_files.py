@@ -7,19 +7,10 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from densedpo.adapters.base import Geometry, SamplingDefaults
-from densedpo.adapters.directory import (
-    Family,
-    Settings,
-    check_components,
-    check_weights,
-    integer,
-    read_json,
-    read_settings,
-)
+from densedpo.adapters.directory import Factors, Family, Settings, integer, read_json, read_settings
 from densedpo.core.errors import BadInput
 
-COMPONENTS: Final[dict[str, tuple[str, ...]]] = {
+CLASSES: Final[dict[str, tuple[str, ...]]] = {
     "transformer": ("LTXVideoTransformer3DModel",),
     "vae": ("AutoencoderKLLTXVideo",),
     "text_encoder": ("T5EncoderModel",),
@@ -45,48 +36,29 @@ def settings_of(folder: Path) -> LTXSettings:
     return read_settings(folder, LTX)
 
 
-def read_geometry(folder: Path) -> Geometry:
-    """Sizes from `densedpo.json`, compression factors and channels from the checkpoint's own configs."""
-    settings = settings_of(folder)
+def factors(folder: Path) -> Factors:
+    """Compression and channels from the autoencoder's config, the token's side from the denoiser's."""
     vae = folder / "vae" / "config.json"
     config = read_json(vae)
     scaling = config.get("spatio_temporal_scaling", [True, True, True, False])
     halvings = sum(bool(step) for step in scaling) if isinstance(scaling, list) else 3
-    return Geometry(
-        num_frames=settings.num_frames,
-        height=settings.height,
-        width=settings.width,
-        fps=settings.fps,
+    return Factors(
         temporal_stride=_or_derived(vae, config, "temporal_compression_ratio", "patch_size_t", 1, halvings),
         spatial_stride=_or_derived(vae, config, "spatial_compression_ratio", "patch_size", 4, halvings),
         latent_channels=integer(vae, "latent_channels", 128),
-        max_sequence_length=settings.max_sequence_length,
         patch=integer(folder / "transformer" / "config.json", "patch_size", 1),
     )
 
 
-def read_defaults(folder: Path) -> SamplingDefaults:
-    """The model's sampling defaults."""
-    return settings_of(folder).sampling
-
-
-def check_files(folder: Path) -> None:
-    """Refuses, before anything is loaded, a directory of another layout and weights that are not safetensors.
+def refuse(folder: Path) -> None:
+    """Refuses tokens of several latent frames.
 
     Raises:
-        BadInput: names the component or the file.
+        BadInput: names the key.
     """
-    check_components(folder, COMPONENTS)
     transformer = folder / "transformer" / "config.json"
     if integer(transformer, "patch_size_t", 1) != 1:
         raise BadInput(f"{transformer}: patch_size_t is not 1: a token of several latent frames is not supported")
-    for name in ("transformer", "vae", "text_encoder"):
-        check_weights(folder / name)
-
-
-def components(folder: Path) -> tuple[str, ...]:  # noqa: ARG001
-    """The folders that the model is made of."""
-    return (*COMPONENTS, "tokenizer")
 
 
 def recorded(folder: Path) -> dict[str, object]:
@@ -104,10 +76,10 @@ def _or_derived(path: Path, config: dict[str, object], key: str, patch: str, def
 FAMILY: Final = Family(
     name="LTX-Video",
     pipeline="LTXPipeline",
-    check=check_files,
-    geometry=read_geometry,
-    defaults=read_defaults,
-    components=components,
+    classes=CLASSES,
+    settings=settings_of,
+    factors=factors,
     lora_targets=LORA_TARGETS,
+    refuse=refuse,
     recorded=recorded,
 )

@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from densedpo.adapters import directory, wan_files
 from densedpo.adapters.base import Target, TextCondition
+from densedpo.adapters.captions import KeptCaptions
 from densedpo.adapters.loading import UnknownWords, load_component, load_tokenizer
 from densedpo.adapters.lora import load_lora, save_lora
 from densedpo.adapters.pixels import decode_clips, encode_clips
@@ -37,19 +38,28 @@ class WanModel:
     target: Target = "velocity"
     lora_targets: tuple[str, ...] = wan_files.LORA_TARGETS
 
-    def __init__(self, folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        captions: Path | None = None,
+    ) -> None:
         """Checks the directory; nothing is fetched, no pickle is opened, and weights are read when they are used.
 
         Args:
             dtype: of the denoiser and the text encoder; the autoencoder stays in float32, as Wan needs.
+            captions: where embeddings of captions are kept; without it they are computed on each call.
 
         Raises:
             BadInput: the folder is not a complete Wan text-to-video directory of safetensors.
         """
-        wan_files.check_files(folder)
-        self.geometry = wan_files.read_geometry(folder)
-        self.defaults = wan_files.read_defaults(folder)
-        self.fingerprint = wan_files.FAMILY.fingerprint(folder)
+        family = wan_files.FAMILY
+        family.check(folder)
+        self.geometry = family.geometry(folder)
+        self.defaults = family.defaults(folder)
+        self.fingerprint = family.fingerprint(folder)
         self.vae_fingerprint = directory.fingerprint(folder, ("vae",))
         self._boundary = wan_files.boundary(folder)
         self.trained_t = (0.0, 1.0 if self._boundary is None else self._boundary)
@@ -57,6 +67,7 @@ class WanModel:
         self._folder = folder
         self._device = torch.device(device)
         self._dtype = dtype
+        self._captions = KeptCaptions(captions, family=family, model=folder, device=self._device, dtype=dtype)
         self._scheduler = flow_scheduler(folder)
 
     @cached_property
@@ -125,8 +136,17 @@ class WanModel:
         """A statistic of the raw latents by channel, from the autoencoder's config."""
         return torch.tensor(self._vae.config[name], device=self._device).view(1, -1, 1, 1, 1)
 
-    @torch.no_grad()
     def encode_text(self, captions: list[str]) -> TextCondition:
+        """See `VideoModel`."""
+        return self._captions.encode(captions, self._encode_text)
+
+    def encode_ahead(self, captions: list[str]) -> None:
+        """See `VideoModel`."""
+        self._captions.fill(captions, self._encode_text)
+        self.free_encoders()
+
+    @torch.no_grad()
+    def _encode_text(self, captions: list[str]) -> TextCondition:
         """Embeddings of captions, zero after the last token up to `max_sequence_length`, as `WanPipeline` has them."""
         clean = [clean_caption(caption) for caption in captions]
         self._unknown_words.warn(clean)

@@ -9,19 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from densedpo.adapters.base import Geometry, SamplingDefaults
-from densedpo.adapters.directory import (
-    Family,
-    Settings,
-    check_components,
-    check_weights,
-    integer,
-    read_json,
-    read_settings,
-)
+from densedpo.adapters.directory import Factors, Family, Settings, integer, read_json, read_settings
 from densedpo.core.errors import BadInput
 
-COMPONENTS: Final[dict[str, tuple[str, ...]]] = {
+CLASSES: Final[dict[str, tuple[str, ...]]] = {
     "transformer": ("WanTransformer3DModel",),
     "vae": ("AutoencoderKLWan",),
     "text_encoder": ("UMT5EncoderModel",),
@@ -67,52 +58,31 @@ def has_token_timesteps(folder: Path) -> bool:
     return bool(read_json(folder / "model_index.json").get("expand_timesteps"))
 
 
-def read_geometry(folder: Path) -> Geometry:
-    """Sizes from `densedpo.json`, compression factors and channels from the checkpoint's own configs."""
-    settings = settings_of(folder)
+def factors(folder: Path) -> Factors:
+    """Compression and channels from the autoencoder's config, the token's side from the denoiser's."""
     vae = folder / "vae" / "config.json"
     patch = read_json(folder / "transformer" / "config.json").get("patch_size", [1, 2, 2])
-    return Geometry(
-        num_frames=settings.num_frames,
-        height=settings.height,
-        width=settings.width,
-        fps=settings.fps,
+    return Factors(
         temporal_stride=integer(vae, "scale_factor_temporal", 4),
         spatial_stride=integer(vae, "scale_factor_spatial", 8),
         latent_channels=integer(vae, "z_dim", 16),
-        max_sequence_length=settings.max_sequence_length,
         patch=int(patch[1]) if isinstance(patch, list) else 2,
     )
 
 
-def read_defaults(folder: Path) -> SamplingDefaults:
-    """The model's sampling defaults."""
-    return settings_of(folder).sampling
-
-
-def check_files(folder: Path) -> None:
-    """Refuses, before anything is loaded, a directory of another layout and weights that are not safetensors.
+def refuse(folder: Path) -> None:
+    """Refuses a denoiser that takes an image.
 
     Raises:
-        BadInput: names the component or the file.
+        BadInput: it does.
     """
-    check_components(folder, COMPONENTS)
-    if boundary(folder) is not None:
-        check_components(folder, {"transformer_2": COMPONENTS["transformer"]})
     if read_json(folder / "transformer" / "config.json").get("image_dim") is not None:
         raise BadInput(f"{folder}/transformer/config.json: image_dim is set: only text-to-video is supported")
-    for name in (*denoisers(folder), "vae", "text_encoder"):
-        check_weights(folder / name)
 
 
 def denoisers(folder: Path) -> tuple[str, ...]:
     """The folders of what denoises, the one of the highest noise first."""
     return ("transformer",) if boundary(folder) is None else ("transformer", "transformer_2")
-
-
-def components(folder: Path) -> tuple[str, ...]:
-    """The folders that the model is made of."""
-    return (*COMPONENTS, "tokenizer", *denoisers(folder)[1:])
 
 
 def recorded(folder: Path) -> dict[str, object]:
@@ -124,11 +94,11 @@ def recorded(folder: Path) -> dict[str, object]:
 FAMILY: Final = Family(
     name="Wan",
     pipeline="WanPipeline",
-    check=check_files,
-    geometry=read_geometry,
-    defaults=read_defaults,
-    components=components,
+    classes=CLASSES,
+    settings=settings_of,
+    factors=factors,
     lora_targets=LORA_TARGETS,
+    refuse=refuse,
     recorded=recorded,
     denoisers=denoisers,
 )

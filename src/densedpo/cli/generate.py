@@ -98,7 +98,8 @@ def calibrate(
 
     from densedpo.generate.calibrate import calibrate as measure
 
-    typer.echo(measure(clips, found.pairs(name), model=model, config=loaded).table())
+    result = measure(clips, found.pairs(name), model=model, config=loaded, captions=found.captions)
+    typer.echo(result.table())
 
 
 def _generate(plan: PairPlan, *, dry_run: bool) -> None:

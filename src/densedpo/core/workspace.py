@@ -65,6 +65,11 @@ class Project:
         return self.root / "clips"
 
     @property
+    def captions(self) -> Path:
+        """Where embeddings of captions are kept for every stage, in a folder for each text encoder."""
+        return self.clips / "captions"
+
+    @property
     def labels_db(self) -> Path:
         """The store of judgements, written by `judge`."""
         return self.root / "labels.db"

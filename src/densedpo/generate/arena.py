@@ -98,6 +98,7 @@ def plan_arena(
         model=a.model,
         device=config.device,
         pairs_per_batch=config.pairs_per_batch,
+        decode=config.decode,
         settings={
             "kind": request.kind,
             "model": request.model,
@@ -137,19 +138,26 @@ def _made(plan: ArenaPlan, todo: Sequence[PlannedPair], folder: Path) -> Iterato
     """Yields each pair when it is on the disk in full."""
     import torch
 
-    from densedpo.generate.pairs import load_model, write_pair
+    from densedpo.generate.pairs import SampledPair, load_model, write_pairs
+    from densedpo.generate.videos import beside_of
 
     models = []
     for each in (plan.first, plan.second):  # both at once: one adapter cannot be taken off again
-        models.append(load_model(plan.pairs))
+        models.append(load_model(plan.pairs, captions=plan.pairs.project.captions))
         if each.adapter is not None:
             models[-1].load_adapter(each.adapter)
-    for start in range(0, len(todo), plan.pairs.pairs_per_batch):
-        batch = [planned.pair for planned in todo[start : start + plan.pairs.pairs_per_batch]]
-        latents = torch.stack([_sampled(model, batch) for model in models], dim=1)
-        for pair, halves in zip(batch, latents, strict=True):
-            write_pair(models[0], pair, halves, folder)
-            yield pair
+    models[0].encode_ahead(["", *(planned.pair.caption for planned in todo)])
+    at_once = plan.pairs.pairs_per_batch
+
+    def sampled() -> Iterator[SampledPair]:
+        for start in range(0, len(todo), at_once):
+            batch = [planned.pair for planned in todo[start : start + at_once]]
+            latents = torch.stack([_sampled(model, batch) for model in models], dim=1)
+            for pair, halves in zip(batch, latents, strict=True):
+                yield SampledPair(pair=pair, latents=halves)
+
+    beside = beside_of(plan.pairs, len(todo))
+    return write_pairs(models[0], sampled(), folder, beside=beside, behind=at_once)
 
 
 def _sampled(model: VideoModel, batch: Sequence[Pair]) -> Float[Tensor, "pair c f h w"]:

@@ -84,16 +84,25 @@ class Calibration:
 
 
 def calibrate(
-    clips: Sequence[CalibrationClip], folder: Path, *, model: str | Path, config: CalibrateConfig
+    clips: Sequence[CalibrationClip],
+    folder: Path,
+    *,
+    model: str | Path,
+    config: CalibrateConfig,
+    captions: Path | None = None,
 ) -> Calibration:
     """Measures each eta on the same clips with the same noise and writes `calibration.json` into the folder.
+
+    Args:
+        captions: where embeddings of captions are kept.
 
     Raises:
         BadInput: another process writes there, a damaged input, or every clip stands still.
     """
     with writing(folder):
         dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
-        loaded = load(model, device=config.device, dtype=dtype)
+        loaded = load(model, device=config.device, dtype=dtype, captions=captions)
+        loaded.encode_ahead(["", *(clip.prompt.caption for clip in clips)])
         shape = loaded.geometry.latent_shape
         latents = torch.stack([read_clip_latents(clip.latents, shape) for clip in clips])
         real = loaded.decode_latents(latents)

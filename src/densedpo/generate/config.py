@@ -9,11 +9,12 @@ from pydantic import Field, model_validator
 from densedpo.core.config import Config
 
 Split = Literal["train", "validation", "held_out"]
+Decode = Literal["auto", "apart", "here"]
 Eta = Annotated[float, Field(gt=0, le=1)]
 
 
 class PairConfig(Config):
-    """What every kind of pair needs. `pairs_per_batch` and `device` change the speed, not the pairs."""
+    """What every kind of pair needs. `pairs_per_batch`, `device` and `decode` change the speed, not the pairs."""
 
     num_pairs: Annotated[int, Field(ge=1)] = 100
     """Pairs in the set; more than there are prompts gives a prompt several pairs."""
@@ -31,6 +32,8 @@ class PairConfig(Config):
     """Where the model runs."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the denoiser's weights."""
+    decode: Decode = "auto"
+    """Who writes videos: a process apart, while the next are denoised; auto: where a GPU or idle processors are."""
 
 
 class IndependentConfig(PairConfig):

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import save
 
 from densedpo.adapters import load
-from densedpo.core.media import write_pair_mp4
 from densedpo.core.progress import track
-from densedpo.core.records import to_row
-from densedpo.core.workspace import append_jsonl, stamp_path, write_atomic, write_stamp, writing
+from densedpo.core.workspace import stamp_path, write_atomic, write_stamp, writing
 from densedpo.generate.guided import guided_start, read_clip_latents
 from densedpo.generate.independent import independent_start
-from densedpo.generate.resume import PAIRS_FILE, prepare, sort_rows
+from densedpo.generate.resume import prepare, sort_rows
 from densedpo.generate.sampler import PairStart, sample, stack_schedules
+from densedpo.generate.videos import Beside, beside_of, finishing
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
     from pathlib import Path
 
     from jaxtyping import Float
@@ -27,6 +29,14 @@ if TYPE_CHECKING:
     from densedpo.adapters.base import VideoModel
     from densedpo.core.records import Pair
     from densedpo.generate.plan import PairPlan, PlannedPair
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampledPair:
+    """A pair and its latents, not yet on the disk."""
+
+    pair: Pair
+    latents: Float[Tensor, "2 c f h w"]
 
 
 def generate_pairs(plan: PairPlan) -> int:
@@ -40,7 +50,9 @@ def generate_pairs(plan: PairPlan) -> int:
     """
 
     def made(todo: Sequence[PlannedPair], folder: Path) -> Iterator[Pair]:
-        return make_pairs(load_model(plan), todo, folder, plan.pairs_per_batch)
+        model = load_model(plan, captions=plan.project.captions)
+        model.encode_ahead(["", *(planned.pair.caption for planned in todo)])
+        return make_pairs(model, todo, folder, plan.pairs_per_batch, beside=beside_of(plan, len(todo)))
 
     return fill(plan, made, inputs=[plan.project.clips])
 
@@ -67,10 +79,14 @@ def fill(
     return len(todo)
 
 
-def load_model(plan: PairPlan) -> VideoModel:
-    """The plan's model on its device."""
+def load_model(plan: PairPlan, *, captions: Path | None = None) -> VideoModel:
+    """The plan's model on its device.
+
+    Args:
+        captions: where embeddings of captions are kept.
+    """
     dtype = torch.bfloat16 if plan.settings["dtype"] == "bfloat16" else torch.float32
-    return load(plan.model, device=plan.device, dtype=dtype)
+    return load(plan.model, device=plan.device, dtype=dtype, captions=captions)
 
 
 def start_of(model: VideoModel, planned: PlannedPair) -> PairStart:
@@ -99,19 +115,44 @@ def sample_pairs(model: VideoModel, batch: Sequence[PlannedPair]) -> Float[Tenso
     return latents.cpu().reshape(len(batch), 2, *latents.shape[1:])
 
 
-def make_pairs(model: VideoModel, todo: Sequence[PlannedPair], folder: Path, pairs_per_batch: int) -> Iterator[Pair]:
-    """Makes pairs with a loaded model, its adapter included, and yields each when it is on the disk in full."""
-    for first in range(0, len(todo), pairs_per_batch):
-        batch = todo[first : first + pairs_per_batch]
-        for planned, latents in zip(batch, sample_pairs(model, batch), strict=True):
-            write_pair(model, planned.pair, latents, folder)
-            yield planned.pair
+def make_pairs(
+    model: VideoModel,
+    todo: Sequence[PlannedPair],
+    folder: Path,
+    pairs_per_batch: int,
+    *,
+    beside: Beside | None = None,
+) -> Iterator[Pair]:
+    """Makes pairs with a loaded model, its adapter included, and yields each when it is on the disk in full.
+
+    Args:
+        beside: what decodes one batch while the next is denoised; by default the model does, in turns.
+    """
+
+    def sampled() -> Iterator[SampledPair]:
+        for first in range(0, len(todo), pairs_per_batch):
+            batch = todo[first : first + pairs_per_batch]
+            for planned, latents in zip(batch, sample_pairs(model, batch), strict=True):
+                yield SampledPair(pair=planned.pair, latents=latents)
+
+    return write_pairs(model, sampled(), folder, beside=beside, behind=pairs_per_batch)
 
 
-def write_pair(model: VideoModel, pair: Pair, latents: Float[Tensor, "2 c f h w"], folder: Path) -> None:
-    """Latents, then the video, then the row: a row is never without its files."""
-    a, b = latents[0].contiguous(), latents[1].contiguous()
-    write_atomic(folder / pair.latents, save({"a": a, "b": b}))
-    frames = model.decode_latents(latents)
-    write_pair_mp4(folder / pair.video, frames[0], frames[1], fps=pair.fps, pixel_scale=pair.pixel_scale)
-    append_jsonl(folder / PAIRS_FILE, to_row(pair))
+def write_pairs(
+    model: VideoModel, sampled: Iterable[SampledPair], folder: Path, *, beside: Beside | None, behind: int
+) -> Iterator[Pair]:
+    """Puts pairs on the disk as they are sampled: latents, then the video, then the row; yields each when it is there.
+
+    Args:
+        behind: how many pairs the decoding beside the denoiser may be late, which a kill would make undone.
+    """
+    waiting: deque[Future[Pair]] = deque()
+    with finishing(model, folder, beside) as finish:
+        for each in sampled:
+            a, b = each.latents[0].contiguous(), each.latents[1].contiguous()
+            write_atomic(folder / each.pair.latents, save({"a": a, "b": b}))
+            waiting.append(finish(each.pair))
+            while waiting and (len(waiting) > behind or waiting[0].done()):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

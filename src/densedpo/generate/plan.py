@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from densedpo.adapters.base import Geometry
-    from densedpo.generate.config import CalibrateConfig, GuidedConfig, IndependentConfig, PairConfig
+    from densedpo.generate.config import CalibrateConfig, Decode, GuidedConfig, IndependentConfig, PairConfig
 
 Kind = Literal["guided", "independent", "arena"]
 SMALL_SIDE: Final = 128  # clips up to this size are stored enlarged, so that each pixel owns its colour sample
@@ -52,6 +52,7 @@ class PairPlan:
     pairs_per_batch: int
     settings: dict[str, JsonValue]
     pairs: tuple[PlannedPair, ...]
+    decode: Decode = "auto"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -214,6 +215,7 @@ def _plan(
         model=catalogue.find(model),
         device=config.device,
         pairs_per_batch=config.pairs_per_batch,
+        decode=config.decode,
         settings=settings,
         pairs=tuple(pairs),
     )

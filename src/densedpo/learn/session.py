@@ -32,6 +32,7 @@ from densedpo.learn.watch.evaluate import Evaluation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from densedpo.adapters.base import VideoModel
     from densedpo.learn.config import LearnConfig
@@ -62,7 +63,7 @@ def run_session(inputs: RunInputs, *, identity: str, flag: StopFlag, world: Worl
 
 
 def _run(inputs: RunInputs, identity: str, team: Team, poll: Callable[[], None]) -> RunSummary:
-    model, parameters = load_model(inputs)
+    model, parameters = load_model(inputs, captions=inputs.project.captions)
     compiled = compile_blocks(model.denoiser) if inputs.config.compile_blocks else 0
     if team.is_sharded:
         shard(model.denoiser)
@@ -116,11 +117,17 @@ def _run(inputs: RunInputs, identity: str, team: Team, poll: Callable[[], None])
     )
 
 
-def load_model(inputs: RunInputs) -> tuple[VideoModel, dict[str, torch.nn.Parameter]]:
-    """The run's model, with a fresh adapter or as it is, and the parameters that move by name."""
+def load_model(inputs: RunInputs, *, captions: Path | None = None) -> tuple[VideoModel, dict[str, torch.nn.Parameter]]:
+    """The run's model, with a fresh adapter or as it is, and the parameters that move by name.
+
+    Args:
+        captions: where embeddings of captions are kept; those of the run are then there before the first step.
+    """
     config = inputs.config
     dtype = torch.float32 if config.train == "full" else _DTYPES[config.precision]
-    model = catalogue.load(inputs.model, device=config.device, dtype=dtype)
+    model = catalogue.load(inputs.model, device=config.device, dtype=dtype, captions=captions)
+    pairs = (*inputs.splits.train, *inputs.splits.validation, *inputs.splits.left_out)
+    model.encode_ahead([pair.caption for pair in pairs] + [clip.caption for clip in inputs.clips])
     if config.checkpoint_activations:
         recompute_activations(model.denoiser)
     if config.attention is not None:

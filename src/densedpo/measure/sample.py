@@ -52,7 +52,7 @@ def start_noise(model: VideoModel, task: ClipTask, *, seed: int) -> Float[Tensor
 
 
 def _load(plan: MeasurePlan) -> VideoModel:
-    model = adapters.load(plan.model, device=plan.device)
+    model = adapters.load(plan.model, device=plan.device, captions=plan.project.captions)
     if plan.adapter is not None:
         load_trained(model, plan.adapter)
     return model
@@ -62,6 +62,7 @@ def _generated(plan: MeasurePlan, model: VideoModel, tasks: Sequence[ClipTask]) 
     settings = plan.settings
     assert settings.num_steps is not None
     assert settings.guidance_scale is not None
+    model.encode_ahead(["", *(task.prompt.caption for task in tasks)])
     sigmas, null_text = model.sigmas(settings.num_steps), model.encode_text([""])
     for batch in _batches(tasks, plan.batch_clips):
         latents = sample(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,16 @@ NAMES = [
 ]
 
 
+def loads(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The components that were loaded since the last call, each as often as it was."""
+    found = [record.args[0] for record in caplog.records if record.msg == "loading %s"]
+    caplog.clear()
+    return sorted(name for name in found if not name.startswith("tokenizer"))
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_pairs_are_made_and_learned_from(name: str, tmp_path: Path) -> None:
+def test_pairs_are_made_and_learned_from(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Once its captions are kept no text encoder is loaded again, and learning loads no autoencoder."""
     folder = FAMILIES[name].save(tmp_path / "model")
     project = Project(root=tmp_path / "project")
     init_project(project.root)
@@ -33,8 +42,17 @@ def test_pairs_are_made_and_learned_from(name: str, tmp_path: Path) -> None:
     add_toy_clips(project.root, model, 2)
     common = ("--project", project.root, "--model", folder)
 
-    made = densedpo("generate", "guided", "g", *common, *settings(num_pairs=2, num_steps=3))
+    denoisers = sorted(path.name for path in folder.glob("transformer*"))
+    encoders = sorted(path.name for path in folder.glob("text_encoder*"))
+    caplog.set_level(logging.DEBUG, logger="densedpo")
+    caplog.clear()
+    made = densedpo("-v", "generate", "guided", "g", *common, *settings(num_pairs=2, num_steps=3))
     assert made.code == 0, made.err
+    assert loads(caplog) == sorted([*denoisers, *encoders, "vae"])
+    assert densedpo("-v", "generate", "guided", "g", *common, *settings(num_pairs=2, num_steps=3)).code == 0
+    assert loads(caplog) == []
+    assert densedpo("-v", "generate", "guided", "h", *common, *settings(num_pairs=2, num_steps=1, seed=1)).code == 0
+    assert loads(caplog) == [*denoisers, "vae"]
     pair = read_jsonl(project.pairs("g") / "pairs.jsonl", Pair)[0]
     halves = load_file(project.pairs("g") / pair.latents)
     assert halves["a"].shape == model.geometry.latent_shape
@@ -43,8 +61,11 @@ def test_pairs_are_made_and_learned_from(name: str, tmp_path: Path) -> None:
 
     add_toy_pairs(project, model, num_train=4, num_validation=2)
     inputs = ("--pairs", "toy", "--preferences", "toy", *common)
-    learned = densedpo("learn", "offline", "first", *inputs, *LEARN)
+    learned = densedpo("-v", "learn", "offline", "first", *inputs, *LEARN)
     assert learned.code == 0, learned.err
+    assert loads(caplog) == sorted([*denoisers, *encoders])
+    assert densedpo("-v", "learn", "offline", "second", *inputs, *LEARN, *settings(seed=1)).code == 0
+    assert loads(caplog) == denoisers
     rows = [json.loads(line) for line in (project.run("first") / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if row["split"] == "train"]
     assert losses[0] == pytest.approx(0.6931, abs=1e-3)  # policy = reference before the first update: log 2

@@ -17,7 +17,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
 
 from densedpo.adapters import VideoModel, catalogue, load
-from densedpo.adapters.base import target_scale
+from densedpo.adapters.base import TextCondition, target_scale
 from densedpo.core.errors import BadInput
 from densedpo.core.paths import noised, velocity
 from densedpo.core.seeds import noise
@@ -260,6 +260,16 @@ def test_every_lora_target_is_a_layer_and_learns(model: VideoModel) -> None:
     assert sum(bool(p.grad.abs().max() > 0) for p in trained.values()) > len(trained) // 2
 
 
+def test_loading_an_adapter_replaces_the_one_that_is_there(case: Case, model: VideoModel, tmp_path: Path) -> None:
+    add_lora(model, seed=1)
+    model.save_adapter(tmp_path)
+    other = load(case.folder)
+    add_lora(other, seed=2)
+    other.denoiser.disable_adapters()
+    other.load_adapter(tmp_path)
+    assert torch.equal(ours(other), ours(model))
+
+
 def test_a_saved_adapter_reloads_in_the_pipeline_and_here(case: Case, model: VideoModel, tmp_path: Path) -> None:
     add_lora(model)
     file = model.save_adapter(tmp_path)
@@ -328,3 +338,28 @@ def test_components_are_read_when_used_and_again_after_they_were_freed(case: Cas
     for use in (lambda: model.encode_video(frames_of(model)), lambda: model.encode_text(CAPTIONS)):
         with pytest.raises(BadInput, match="does not load"):
             use()
+
+
+def test_a_caption_is_encoded_once_for_all_and_as_it_is_alone(case: Case, model: VideoModel, tmp_path: Path) -> None:
+    """What was kept is the encoder's bit for bit, and serves where no encoder can be loaded any more."""
+    copy, kept = Path(shutil.copytree(case.folder, tmp_path / "model")), tmp_path / "captions"
+    fresh = model.encode_text(CAPTIONS)
+    first = load(copy, captions=kept)
+    assert same(first.encode_text(CAPTIONS[:1]), fresh.rows(torch.tensor([0])))
+    first.encode_ahead(CAPTIONS)
+    load(copy, captions=kept, dtype=torch.bfloat16).encode_text(CAPTIONS[:1])
+    assert sorted(len(list(folder.iterdir())) for folder in kept.iterdir()) == [1, 2]  # a folder for each precision
+
+    other = load(copy, captions=kept)
+    for weights in copy.glob("text_encoder*/*.safetensors"):
+        weights.unlink()
+    assert same(other.encode_text([*CAPTIONS[::-1], CAPTIONS[0]]), fresh.rows(torch.tensor([1, 0, 0])))
+    for one in (first, other):  # the first has let its encoder go
+        with pytest.raises(BadInput, match="does not load"):
+            one.encode_text(["a red circle"])
+
+
+def same(one: TextCondition, other: TextCondition) -> bool:
+    """Whether two conditions are the same bits."""
+    pairs = ((one.embeds, other.embeds), (one.mask, other.mask), (one.pooled, other.pooled))
+    return all(a is b is None or torch.equal(a, b) for a, b in pairs)

@@ -10,7 +10,7 @@ import torch
 
 from densedpo.adapters import catalogue
 from densedpo.adapters.base import TextCondition, target_scale
-from densedpo.adapters.cogvideox_files import COMPONENTS
+from densedpo.adapters.cogvideox_files import CLASSES
 from densedpo.core.errors import BadInput
 from densedpo.core.seeds import noise
 
@@ -52,7 +52,7 @@ def test_conditions_are_taken_apart_and_put_together() -> None:
 
 def cogvideox_files(folder: Path, *, transformer: dict[str, object], **schedule: object) -> Path:
     """A CogVideoX directory as far as its JSON goes."""
-    index = {name: ["diffusers", classes[0]] for name, classes in COMPONENTS.items()}
+    index = {name: ["diffusers", classes[0]] for name, classes in CLASSES.items()}
     released = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     files = {
         "model_index.json": {"_class_name": "CogVideoXPipeline", **index},

@@ -32,4 +32,4 @@ def test_pair_making_is_timed_against_its_own_forwards(benchmark, toy_model_dir:
     cost = benchmark.measure(model, benchmark.Scale(num_pairs=1, num_steps=4, rounds=1))
     assert cost.forwards == 2 * (len(guided_sigmas(model.sigmas(4), 0.75)) - 1)
     assert type(model).predict is predict
-    assert min(cost.made_s, cost.forwards_s, cost.encode_s, cost.decode_s, cost.times_forwards) > 0
+    assert min(cost.made_s, cost.forwards_s, cost.encode_s, cost.decode_s, cost.video_s, cost.times_forwards) > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -165,3 +166,17 @@ def test_what_cannot_be_measured_is_refused(filled: Project, toy_model_dir: Path
     filled.run("cut").mkdir(parents=True)
     with pytest.raises(BadInput, match=r"run 'cut' has no adapter\.safetensors: it is unfinished"):
         plan(filled, "x", toy_model_dir, "cut")
+
+
+def test_captions_that_are_kept_need_no_text_encoder(
+    filled: Project, toy_model_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="densedpo")
+
+    def loads(name: str, **settings: object) -> list[str]:
+        caplog.clear()
+        measured(filled, name, toy_model_dir, **settings)
+        return sorted(record.args[0] for record in caplog.records if record.msg == "loading %s")
+
+    assert loads("first") == ["text_encoder", "tokenizer", "transformer", "vae"]
+    assert loads("second", seed=1) == ["transformer", "vae"]
