@@ -22,7 +22,7 @@ from densedpo.judge.preferences import collect, read_header, write_preferences
 from densedpo.judge.probe.answers import Answers, accuracies
 from densedpo.judge.probe.asking import ask, exchanged, with_order
 from densedpo.judge.probe.config import ProbeConfig
-from densedpo.judge.probe.rebuild import rebuild
+from densedpo.judge.probe.rebuild import Rebuilt, rebuild
 from densedpo.judge.probe.run import accuracy_check, card_folder, coverage_check, failures, probe_judge, read_card
 from densedpo.judge.probe.verdict import ProbeVerdict, read_verdicts, verdicts_on
 from densedpo.judge.protocol import PairClips, SegmentAnswer
@@ -167,6 +167,35 @@ def test_a_judge_that_cannot_be_made_the_same_is_not_asked(
     found = rebuild(judged_project, annotator, instructions, stack=ExitStack())
     assert found.judge is None
     assert reason in found.reason
+
+
+def test_a_judge_of_ones_own_is_asked_where_it_is_named_again(
+    judged_project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows hold what it calls itself, not where it is found; with other options it is another judge."""
+    (tmp_path / "own_judges_of_probe.py").write_text(
+        "class Still:\n"
+        "    annotator = 'still'\n"
+        "    def __init__(self, size=1):\n"
+        "        self.instructions = f'size {size}'\n"
+        "    def check(self, pair): ...\n"
+        "    def judge(self, clips, segments): ...\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    where = {"path": "own_judges_of_probe:Still", "options": {"size": 2}}
+
+    def again(settings: dict[str, object] | None) -> Rebuilt:
+        return rebuild(judged_project, "still", ("size 2",), settings=settings, stack=ExitStack())
+
+    found = again(where)
+    assert found.judge is not None
+    assert found.reads_captions
+    assert "judge.path" in again(None).reason
+    assert "has changed" in again({"path": "own_judges_of_probe:Still"}).reason
+    with pytest.raises(BadInput, match=r"judge\.paths"):
+        again({**where, "paths": 1})
+    with pytest.raises(BadInput, match="holds no 'Quiet'"):
+        again({"path": "own_judges_of_probe:Quiet"})
 
 
 def test_a_judge_that_may_cost_money_is_asked_with_a_limit_only(judged_project: Project) -> None:

@@ -12,12 +12,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from pydantic import JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from densedpo.core.config import Config
 from densedpo.core.errors import BadInput
 from densedpo.core.workspace import Project
 from densedpo.judge.credentials import api_key
+from densedpo.judge.custom import load_judge
 from densedpo.judge.oracle import OracleConfig, OracleJudge
 from densedpo.judge.protocol import Judge
 from densedpo.judge.reference import RealClips, ReferenceConfig, ReferenceJudge
@@ -28,6 +29,15 @@ from densedpo.judge.vlm.config import VlmConfig
 _INSTRUCTIONS: Final = re.compile(r"(?P<kind>[a-z]+) \d+: (?P<options>\{.*\})", re.DOTALL)
 _HELD_BY_NAME: Final = frozenset({"prompt"})  # instructions have the name and the hash, not where the file lies
 Options = Mapping[str, JsonValue]
+
+
+class OwnJudge(Config):
+    """Where a judge of one's own is found, as `judge custom` was told."""
+
+    path: str = Field(description="module:Class")
+    options: dict[str, JsonValue] = Field(default={}, description="keyword arguments of the judge")
+
+
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
@@ -54,7 +64,8 @@ def rebuild(
     are another judge.
 
     Args:
-        settings: what instructions do not hold, since no answer depends on it: limits and the name of a key.
+        settings: what instructions do not hold, since no answer depends on it: limits and the name of a key; for a
+            judge of one's own `path` and `options`, as `judge custom` was told.
         stack: closes what the judge holds open.
 
     Raises:
@@ -65,7 +76,9 @@ def rebuild(
     found = _INSTRUCTIONS.fullmatch(instructions[0])
     maker = _MAKERS.get(found["kind"]) if found is not None else None
     if found is None or maker is None:
-        return _unasked("it is a person or a judge that cannot be called from here", settings)
+        if settings and "path" in settings:
+            return _same(_own(settings), annotator, instructions[0])
+        return _unasked("it is a person, or a judge of your own that judge.path does not name", settings)
     try:
         held: Options = json.loads(found["options"])
     except json.JSONDecodeError as error:
@@ -75,10 +88,24 @@ def rebuild(
         rebuilt = maker.make(project, {**held, **(settings or {})}, stack)
     except (BadInput, ValidationError, ModuleNotFoundError, KeyError) as error:
         return Rebuilt(judge=None, reason=f"it cannot be made again: {str(error).splitlines()[0]}")
+    return _same(rebuilt, annotator, instructions[0])
+
+
+def _same(rebuilt: Rebuilt, annotator: str, instructions: str) -> Rebuilt:
+    """What was made again, or why it is another judge."""
     judge = rebuilt.judge
-    if judge is None or (judge.annotator, judge.instructions) != (annotator, instructions[0]):
+    if judge is None or (judge.annotator, judge.instructions) != (annotator, instructions):
         return Rebuilt(judge=None, reason="it has changed since it judged: another version, other weights or options")
     return rebuilt
+
+
+def _own(settings: Options) -> Rebuilt:
+    try:
+        where = OwnJudge.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BadInput(f"judge.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return Rebuilt(judge=load_judge(where.path, where.options), reads_captions=True)
 
 
 def _unasked(reason: str, settings: Options | None) -> Rebuilt:
