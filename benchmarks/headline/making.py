@@ -24,6 +24,7 @@ from densedpo.judge.run import judge_pairs
 from densedpo.judge.store import LabelStore
 from densedpo.learn.run import learn_offline
 from densedpo.measure.plan import plan_measurement
+from densedpo.measure.records import REPORT_FILE
 from densedpo.measure.run import measure
 from densedpo.measure.sample import clip_source
 
@@ -135,6 +136,12 @@ def measure_run(project: Project, study: Study, run: Run) -> None:
     _report(project, study, run.name, config=study.measure, run=run.name)
     if study.diversity is not None:
         _report(project, study, run.diversity_name, config=study.diversity, run=run.name)
+
+
+def is_measured(project: Project, study: Study, run: Run) -> bool:
+    """Whether all reports of a run are there."""
+    names = (run.name, run.diversity_name) if study.diversity is not None else (run.name,)
+    return all((project.report(name) / REPORT_FILE).is_file() for name in names)
 
 
 def _report(project: Project, study: Study, name: str, *, config: MeasureConfig, run: str | None = None) -> None:

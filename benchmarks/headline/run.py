@@ -42,21 +42,20 @@ def run_study(
 
     Args:
         only: names of arms; None is all.
-        after_round: called with the finished runs and the annotators of the labels after every round of seeds.
+        after_round: called with the runs that are finished by then, also those of earlier calls, and the annotators of
+            the labels after every round of seeds.
     """
-    from making import label, make_pairs, measure_base, measure_run, train
+    from making import is_measured, label, make_pairs, measure_base, measure_run, train
 
     make_pairs(project, study)
     annotators = label(project, study)
     measure_base(project, study)
-    finished: list[Run] = []
     for _, runs in groupby(study.runs(), key=lambda run: run.seed):
         for run in runs:
             if only is None or run.arm in only:
                 train(project, study, run)
                 measure_run(project, study, run)
-                finished.append(run)
-        after_round(finished, annotators)
+        after_round([run for run in study.runs() if is_measured(project, study, run)], annotators)
 
 
 def results_folder(study_file: Path, by: Reduction, *, out: Path) -> Path:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import fsum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -166,7 +166,7 @@ def estimate_row(estimate: Estimate | None) -> Row | None:
         return None
     ends = {"low": None if estimate.low is None else _short(estimate.low)}
     ends["high"] = None if estimate.high is None else _short(estimate.high)
-    return {**to_row(replace(estimate)), "value": _short(estimate.value), **ends}
+    return {**to_row(estimate), "value": _short(estimate.value), **ends}
 
 
 def _short(value: JsonValue) -> JsonValue:
