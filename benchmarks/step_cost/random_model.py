@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -56,14 +58,12 @@ class RandomModel:
         )  # fmt: skip
         self._size, self._device = size, torch.device(device)
         self._dtype = torch.float32 if device == "cpu" else torch.bfloat16
-        with seeds.seeded_init(0), self._device:
+        with seeds.seeded_init(0), self._device, default_dtype(self._dtype):
             self.denoiser = WanTransformer3DModel(
                 patch_size=(1, 2, 2), num_attention_heads=size.heads, attention_head_dim=size.head_dim,
                 in_channels=CHANNELS, out_channels=CHANNELS, text_dim=size.text_width, freq_dim=256,
                 ffn_dim=size.ffn, num_layers=size.layers, rope_max_seq_len=1024,
             )  # fmt: skip
-        if self._dtype != torch.float32:
-            self.denoiser.to(self._dtype)
         self.denoiser.eval().requires_grad_(False)
 
     def encode_text(self, captions: list[str]) -> TextCondition:
@@ -77,6 +77,17 @@ class RandomModel:
             hidden_states=x_t.to(self._device, self._dtype), timestep=t.to(self._device) * 1000,
             encoder_hidden_states=text.embeds.to(self._dtype), return_dict=False,
         )[0].float()  # fmt: skip
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """What is made inside the block is in this precision from the start: a second copy of 14B would not fit."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def random_pairs(folder: Path, size: Size, num_pairs: int) -> tuple[LabelledPair, ...]:

@@ -48,6 +48,7 @@ from densedpo.learn.errors import beside_reference, frame_errors
 from densedpo.learn.feed.batch import Draws, PairBatch, Source
 from densedpo.learn.feed.inputs import LabelledPair
 from densedpo.learn.feed.order import TimeDensity
+from densedpo.learn.memory import recompute_activations
 from densedpo.learn.objectives import dense_dpo
 from densedpo.learn.reference import attach_lora
 from densedpo.learn.step import build_optimizer, take_step
@@ -68,6 +69,8 @@ class Scale:
     rounds: int
     device: str
     clock: str = "wall"
+    lora_rank: int = 16
+    recompute: bool = False  # activations in the backward
 
 
 class Bench:
@@ -76,10 +79,12 @@ class Bench:
     def __init__(self, variant: str, scale: Scale, pairs: tuple[LabelledPair, ...], folder: Path) -> None:
         self._variant, self._clock = variant, CLOCKS[scale.clock]
         self.config = LearnConfig(
-            batch_pairs=scale.num_pairs, draws="fresh" if variant == "live" else 1, lora_rank=16,
+            batch_pairs=scale.num_pairs, draws="fresh" if variant == "live" else 1, lora_rank=scale.lora_rank,
             memory="apart" if variant == "apart" else "packed", device=scale.device,
         )  # fmt: skip
         self.model = RandomModel(SIZES[scale.size], device=scale.device)
+        if scale.recompute:
+            recompute_activations(self.model.denoiser)
         self.parameters = attach_lora(self.model, self.config)
         self._optimizer = build_optimizer(self.parameters, self.config)
         source, density = Source(self.model), TimeDensity.of(self.config)
@@ -98,10 +103,10 @@ class Bench:
         return self._timed(self._step)
 
     def _timed(self, call: Callable[[], object]) -> float:
-        _settle(self.config.device)
+        settle(self.config.device)
         started = self._clock()
         call()
-        _settle(self.config.device)
+        settle(self.config.device)
         return self._clock() - started
 
     def _step(self) -> None:
@@ -143,7 +148,8 @@ class Bench:
         return output.loss.sum() / output.weight.sum()
 
 
-def _settle(device: str) -> None:
+def settle(device: str) -> None:
+    """Waits for what the device still has to do."""
     if device != "cpu":
         torch.cuda.synchronize()
 
@@ -187,16 +193,17 @@ def measure_time(scale: Scale, pairs: tuple[LabelledPair, ...], folder: Path) ->
 def measure_memory(scale: Scale, variant: str, folder: Path) -> dict[str, float]:
     """MB at the peak of two steps of one variant in this process, above what it held before the model was built."""
     pairs = random_pairs(folder, SIZES[scale.size], scale.num_pairs)
-    before = _peak(scale.device)
+    before = peak_bytes(scale.device)
     bench = Bench(variant, scale, pairs, folder / "cache")
     models = [bench.model] if bench._reference is None else [bench.model, bench._reference]
     parameters = sum(p.numel() * p.element_size() for model in models for p in model.denoiser.parameters())
     for _ in range(2):
         bench.step()
-    return {"peak_mb": (_peak(scale.device) - before) / 1e6, "parameters_mb": parameters / 1e6}
+    return {"peak_mb": (peak_bytes(scale.device) - before) / 1e6, "parameters_mb": parameters / 1e6}
 
 
-def _peak(device: str) -> int:
+def peak_bytes(device: str) -> int:
+    """The most that was held so far: on the device, or by this process."""
     if device != "cpu":
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

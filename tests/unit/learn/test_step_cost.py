@@ -32,9 +32,13 @@ def test_every_variant_is_timed_against_the_floor_and_the_plain_script(benchmark
     scale = benchmark.Scale(size="toy", num_pairs=2, rounds=1, device="cpu")
     pairs = benchmark.random_pairs(tmp_path, benchmark.SIZES["toy"], 2)
     times = benchmark.measure_time(scale, pairs, tmp_path / "cache")
-    assert set(times) == set(benchmark.VARIANTS)
-    assert times["floor"]["times_floor"] == times["plain"]["times_plain"] == 1
-    assert all(row["seconds"] > 0 for row in times.values())
+    assert set(times.variants) == set(benchmark.VARIANTS)
+    assert times.variants["floor"]["times_floor"] == times.variants["plain"]["times_plain"] == 1
+    assert all(row["seconds"] > 0 for row in times.variants.values())
+    # 26 visits: with as many draws each visit has a fill of its own, with 4 of them 4 / 26 of one
+    packed = times.variants["packed"]["seconds"]
+    assert times.whole_run["26"]["seconds"] == pytest.approx(packed + times.fill_s)
+    assert times.whole_run["4"]["seconds"] == pytest.approx(packed + times.fill_s * 4 / 26)
 
 
 @pytest.mark.parametrize(
