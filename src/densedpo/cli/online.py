@@ -16,20 +16,22 @@ def online(
     config: ConfigOption = None,
     set_: SetOption = [],
     allow_stale: AllowStaleOption = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how much is to be made; write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate time, disk and memory; write nothing.")] = False,
 ) -> None:
     """Train a LoRA on pairs that it makes itself and a reward judges, round by round; goes on where it was cut."""
     from densedpo.core.config import load_config
     from densedpo.core.workspace import find_project
     from densedpo.learn.online.config import OnlineConfig
-    from densedpo.learn.online.run import describe_online, learn_online, read_online_inputs
+    from densedpo.learn.online.run import learn_online, read_online_inputs
     from densedpo.learn.stop import InterruptedByUser
 
     settings = load_config(OnlineConfig, config, set_)
     found = find_project(project)
     if dry_run:
         inputs = read_online_inputs(found, name, model=model, config=settings, allow_stale=allow_stale)
-        typer.echo(describe_online(inputs))
+        from densedpo.learn.online.estimate import estimate_online
+
+        typer.echo(str(estimate_online(inputs)))
         return
     try:
         folder = learn_online(found, name, model=model, config=settings, allow_stale=allow_stale)

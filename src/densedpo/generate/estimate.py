@@ -39,7 +39,7 @@ class Estimate:
 
         return (
             f"{self.num_pairs} pairs to make ({self.num_done} are there): about {duration_text(self.time_s)}, "
-            f"{_size_text(self.disk_bytes)} of disk, {_size_text(self.memory_bytes)} of memory at the peak"
+            f"{size_text(self.disk_bytes)} of disk, {size_text(self.memory_bytes)} of memory at the peak"
         )
 
 
@@ -99,7 +99,8 @@ def _peak_bytes(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts in bytes, Linux in KiB
 
 
-def _size_text(size: float) -> str:
+def size_text(size: float) -> str:
+    """An amount of memory or disk as a person says it."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 1000 or unit == "GB":
             return f"{size:.0f} {unit}" if size >= 10 or unit == "bytes" else f"{size:.1f} {unit}"

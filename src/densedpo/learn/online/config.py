@@ -115,6 +115,8 @@ class OnlineConfig(Config):
     """Steps after which the reference becomes the policy of that moment; 0 = it stays the base."""
     replay_rounds: Annotated[int, Field(ge=0)] = 0
     """Earlier rounds whose pairs are learned from again beside the new ones."""
+    keep_rollouts: bool = True
+    """Keep the clips of all rollouts; else those of the chosen pairs alone, once a round has learned."""
     max_empty_rounds: Count = 5
     """Rounds in a row that may give no pair before the run stops."""
     judge_patience_min: Annotated[float, Field(ge=0)] = 60.0

@@ -74,8 +74,9 @@ def take_look(bench: GuardBench, number: int, step: int) -> Look:
         for judge in judges:
             judge_all(judge, pairs, store, segment_seconds=bench.segment_seconds, patience=bench.patience)
         scores = {
-            REWARD: rewards_of(pairs, store, bench.rewards, bench.weights),
-            HELD_OUT: rewards_of(pairs, store, held_out, [1.0] * len(held_out)),
+            name: rewards_of(pairs, store, some, weights, segment_seconds=bench.segment_seconds)
+            for name, some, weights in ((REWARD, bench.rewards, bench.weights), (HELD_OUT, held_out, [1.0]))
+            if some
         }
     clips = [clip for pair in pairs for clip in _clips(pair, pairs, scores)]
     look = Look(round=number, step=step, policy=bench.settings.policy, clips=tuple(clips))

@@ -13,6 +13,7 @@ from densedpo.core.errors import BadInput
 from densedpo.core.records import ClipSide
 from densedpo.judge.custom import load_judge
 from densedpo.judge.oracle import OracleConfig, OracleJudge
+from densedpo.judge.pairset import ranges_of
 from densedpo.judge.reward.http import HttpConfig, HttpJudge
 from densedpo.judge.reward.judge import RewardConfig, RewardJudge
 
@@ -46,11 +47,19 @@ def build_judge(choice: RewardChoice, *, segment_seconds: float | None) -> Judge
 
 
 def rewards_of(
-    pairs: PairSet, store: LabelStore, judges: Sequence[Judge], weights: Sequence[float]
+    pairs: PairSet,
+    store: LabelStore,
+    judges: Sequence[Judge],
+    weights: Sequence[float],
+    *,
+    segment_seconds: float | None,
 ) -> dict[tuple[str, ClipSide], Rewards]:
     """The weighted sum of the judges' scores of each clip, segment by segment.
 
     A clip that a judge has not scored in full is left out.
+
+    Args:
+        segment_seconds: length of the segments that were judged; None: whole clips.
 
     Raises:
         BadInput: a judge has answered without scores: it compares, and cannot rank several clips.
@@ -58,7 +67,7 @@ def rewards_of(
     found: dict[tuple[str, ClipSide], list[float]] = {}
     complete = {pair.id for pair in pairs}
     for judge, weight in zip(judges, weights, strict=True):
-        scores = _scores(pairs, store, judge)
+        scores = _scores(pairs, store, judge, segment_seconds)
         complete &= {pair_id for pair_id, _ in scores}
         for key, values in scores.items():
             total = found.setdefault(key, [0.0] * len(values))
@@ -66,29 +75,26 @@ def rewards_of(
     return {key: tuple(values) for key, values in found.items() if key[0] in complete}
 
 
-def _scores(pairs: PairSet, store: LabelStore, judge: Judge) -> dict[tuple[str, ClipSide], list[float]]:
+def _scores(
+    pairs: PairSet, store: LabelStore, judge: Judge, segment_seconds: float | None
+) -> dict[tuple[str, ClipSide], list[float]]:
     """The scores of the clips of which every segment was scored, in the order of time."""
-    by_pair: dict[str, dict[int, tuple[float, float]]] = {}
-    skipped = set()
+    by_pair: dict[str, dict[int, tuple[float, float]]] = {pair.id: {} for pair in pairs}
     for row in store.judgements(pairs.hashes, annotators=[judge.annotator]):
-        if row.instructions != judge.instructions:
+        if row.instructions != judge.instructions or row.answer == "skip":
             continue
-        if row.answer == "skip":
-            skipped.add(row.pair_id)
-        elif row.score_a is None or row.score_b is None:
+        if row.score_a is None or row.score_b is None:
             raise BadInput(
                 f"judge {judge.annotator!r} gives answers without scores; learn online ranks clips and needs scores"
             )
-        else:
-            by_pair.setdefault(row.pair_id, {})[row.start_frame] = (row.score_a, row.score_b)
-    most = max((len(scores) for scores in by_pair.values()), default=0)
+        by_pair[row.pair_id][row.start_frame] = (row.score_a, row.score_b)
     found: dict[tuple[str, ClipSide], list[float]] = {}
-    for pair_id, scores in by_pair.items():
-        if len(scores) < most or pair_id in skipped:
-            continue
-        ordered = [scores[start] for start in sorted(scores)]
-        found[pair_id, "a"] = [score for score, _ in ordered]
-        found[pair_id, "b"] = [score for _, score in ordered]
+    for pair in pairs:
+        starts = [0] if segment_seconds is None else [start for start, _ in ranges_of(pair, segment_seconds)]
+        scores = by_pair[pair.id]
+        if set(scores) == set(starts):
+            found[pair.id, "a"] = [scores[start][0] for start in starts]
+            found[pair.id, "b"] = [scores[start][1] for start in starts]
     return found
 
 

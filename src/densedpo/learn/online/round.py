@@ -14,10 +14,11 @@ from densedpo.core.files import read_object, write_atomic
 from densedpo.core.records import Prompt, from_row
 from densedpo.core.seeds import generator
 from densedpo.core.workspace import PROJECT_FILE, Project, init_project
-from densedpo.generate.rollouts import PromptVisit
+from densedpo.generate.rollouts import PromptVisit, RolloutSettings
 
 if TYPE_CHECKING:
     from densedpo.learn.online.config import OnlineConfig
+    from densedpo.learn.online.run import OnlineInputs
 
 ROLLOUTS: Final = "rollouts"
 CHOSEN: Final = "chosen"
@@ -68,6 +69,32 @@ def read_round(project: Project) -> RoundRecord | None:
 def write_round(project: Project, record: RoundRecord) -> None:
     """Marks a round as finished."""
     write_atomic(project.root / ROUND_FILE, json.dumps(asdict(record), indent=2) + "\n")
+
+
+def drop_rollouts(project: Project) -> None:
+    """Removes the clips of a round's rollouts; their rows and scores stay, and so do the chosen pairs."""
+    for name in ("latents", "videos"):
+        for path in (project.pairs(ROLLOUTS) / name).glob("*"):
+            path.unlink()
+
+
+def rollout_settings(inputs: OnlineInputs, policy: str) -> RolloutSettings:
+    """How a run makes its rollouts with the weights of that identity."""
+    config = inputs.config
+    return RolloutSettings(
+        kind=config.kind,
+        model=inputs.model,
+        policy=policy,
+        num_rollouts=config.rollouts,
+        num_steps=config.sampler_steps,
+        guidance_scale=config.guidance_scale,
+        eta_min=config.eta_min,
+        eta_max=config.eta_max,
+        seed=config.learn.seed,
+        pairs_per_batch=config.pairs_per_batch,
+        device=config.learn.device,
+        dtype=config.learn.precision,
+    )
 
 
 def visits_of(number: int, prompts: Sequence[Prompt], config: OnlineConfig) -> tuple[PromptVisit, ...]:

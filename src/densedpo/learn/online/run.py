@@ -162,19 +162,6 @@ def require_one_process(config: OnlineConfig, world: World) -> None:
     require_strategy(config.training, world)
 
 
-def describe_online(inputs: OnlineInputs) -> str:
-    """How much an online run does, in words, without loading the model."""
-    config = inputs.config
-    per_round = config.prompts_per_round * config.rollouts
-    looks = 0 if not config.guard.every else 1 + -(-config.num_rounds // config.guard.every)
-    looked = f", {looks} looks of {2 * len(inputs.guard_prompts)} clips" if looks else ""
-    return (
-        f"{config.num_rounds} rounds of {per_round} clips of {config.prompts_per_round} prompts (of "
-        f"{len(inputs.prompts)}) and {config.steps_per_round} steps: {config.num_rounds * per_round} clips, "
-        f"{config.training.num_steps} steps{looked}"
-    )
-
-
 def _write_run_file(inputs: OnlineInputs, identity: dict[str, JsonValue], *, strategy: str) -> None:
     """config.toml and run.json, before the first round; a run that goes on keeps its first run.json."""
     if (inputs.folder / RUN_FILE).exists():

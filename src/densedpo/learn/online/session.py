@@ -14,7 +14,7 @@ from densedpo.core.errors import BadInput
 from densedpo.core.files import read_object, write_atomic
 from densedpo.core.workspace import Project, read_stamp
 from densedpo.generate.resume import SETTINGS_FILE
-from densedpo.generate.rollouts import RolloutPlan, RolloutSettings, plan_rollouts
+from densedpo.generate.rollouts import RolloutPlan, plan_rollouts
 from densedpo.judge.pairset import PairSet
 from densedpo.judge.store import LabelStore
 from densedpo.learn.export import ADAPTER_FILE
@@ -34,7 +34,9 @@ from densedpo.learn.online.round import (
     CHOSEN,
     ROLLOUTS,
     RoundRecord,
+    drop_rollouts,
     read_round,
+    rollout_settings,
     round_project,
     visits_of,
     write_round,
@@ -111,7 +113,7 @@ class _Online:
                 record = self._round(number, project)
             self._records.append(record)
             self._look_if_due(number + 1)
-        return self._finish(stopped or self._why_stop())
+        return self._finish(stopped)
 
     def _round(self, number: int, project: Project) -> RoundRecord:
         first_step = self._records[-1].last_step if self._records else 0
@@ -140,6 +142,8 @@ class _Online:
             learning_seconds=round(time.monotonic() - judged, 2),
         )
         self._report(record)
+        if not self._config.keep_rollouts:
+            drop_rollouts(project)
         write_round(project, record)
         self._refuse_empty(record)
         return record
@@ -152,10 +156,11 @@ class _Online:
             raise BadInput(f"{folder} is not whole, and the policy that made it has gone on; start another run")
         policy = _policy_of(project) if is_whole else self._policy.identity()
         visits = visits_of(number, self._inputs.prompts, self._config)
-        plan = plan_rollouts(self._inputs.project, project, ROLLOUTS, visits, self._settings(policy))
-        make_and_judge(
-            self._policy.model, plan.pairs, self._judges, store, self._config.segment_seconds, self._patience
-        )
+        plan = plan_rollouts(self._inputs.project, project, ROLLOUTS, visits, rollout_settings(self._inputs, policy))
+        if not is_whole:
+            make_and_judge(
+                self._policy.model, plan.pairs, self._judges, store, self._config.segment_seconds, self._patience
+            )
         return plan
 
     def _choose(self, plan: RolloutPlan, project: Project, store: LabelStore) -> Chosen:
@@ -163,7 +168,9 @@ class _Online:
         pairs = PairSet.read(project.pairs(ROLLOUTS))
         for judge in self._judges:
             judge_all(judge, pairs, store, segment_seconds=self._config.segment_seconds, patience=self._patience)
-        rewards = rewards_of(pairs, store, self._judges, [choice.weight for choice in self._config.rewards])
+        weights = [choice.weight for choice in self._config.rewards]
+        seconds = self._config.segment_seconds
+        rewards = rewards_of(pairs, store, self._judges, weights, segment_seconds=seconds)
         chosen = choose(plan.groups, rewards, margin=self._config.margin)
         if chosen.choices:
             write_chosen(project, chosen.choices, store, self._judges, self._config)
@@ -212,23 +219,6 @@ class _Online:
             until=until,
         )
 
-    def _settings(self, policy: str) -> RolloutSettings:
-        config = self._config
-        return RolloutSettings(
-            kind=config.kind,
-            model=self._inputs.model,
-            policy=policy,
-            num_rollouts=config.rollouts,
-            num_steps=config.sampler_steps,
-            guidance_scale=config.guidance_scale,
-            eta_min=config.eta_min,
-            eta_max=config.eta_max,
-            seed=config.learn.seed,
-            pairs_per_batch=config.pairs_per_batch,
-            device=self._training.device,
-            dtype=self._training.precision,
-        )
-
     def _build_judges(self) -> None:
         """Makes the judges, waiting for those that are away, and refuses ones that have changed since the start."""
         seconds, guard = self._config.segment_seconds, self._config.guard.judge
@@ -253,7 +243,11 @@ class _Online:
         if not is_due or (not is_there and self._policy.step != (self._records[-1].last_step if self._records else 0)):
             return
         settings = replace(
-            self._settings(self._policy.identity()), kind="independent", num_rollouts=2, eta_min=None, eta_max=None
+            rollout_settings(self._inputs, self._policy.identity()),
+            kind="independent",
+            num_rollouts=2,
+            eta_min=None,
+            eta_max=None,
         )
         bench = GuardBench(
             folder=folder,

@@ -16,7 +16,7 @@ from densedpo.measure.charts.panel import Panel, Series, draw_panel
 SMOOTHING_SHARE: Final = 0.05  # of the run's steps: how far back the smoothed line remembers
 LOG_2: Final = math.log(2)
 
-Split = Literal["train", "validation"]
+Split = Literal["train", "validation", "guard"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +100,13 @@ def panels(runs: Sequence[Run]) -> tuple[Panel, ...]:
         draw_panel("Drift from the reference", "mean squared difference of the predictions",
                    _both(runs, "drift"), None),
         draw_panel("Size of the adapter", "norm of what the LoRA adds to the weights", _both(runs, "lora_norm"), None),
-        draw_panel("Motion while training", "mean flow", _both(runs, "motion"), None),
+        draw_panel("Motion while training", "mean flow", [*_both(runs, "motion"), *_guard(runs, "motion")], None),
+        draw_panel("Reward while training", "what an online run climbs, on the guard's prompts",
+                   _guard(runs, "reward"), None),
+        draw_panel("Held-out judge", "the same clips by a judge that training never saw", _guard(runs, "held_out"),
+                   None),
+        draw_panel("Diversity while training", "distance between the guard's clips of a prompt",
+                   _guard(runs, "diversity"), None),
     ]  # fmt: skip
     return tuple(panel for panel in drawn if panel is not None)
 
@@ -118,6 +124,15 @@ def _both(runs: Sequence[Run], key: str) -> list[Series]:
                 Series(label=f"{run.name}, validation", style=run.style, kind="validation", points=validation)
             )
     return series
+
+
+def _guard(runs: Sequence[Run], key: str) -> list[Series]:
+    """What the guard of online runs saw of the same prompts, look by look."""
+    return [
+        Series(label=f"{run.name}, guard", style=run.style, kind="validation", points=points)
+        for run in runs
+        if (points := run.points("guard", key))
+    ]
 
 
 def _smooth(points: list[tuple[float, float]]) -> list[tuple[float, float]]:

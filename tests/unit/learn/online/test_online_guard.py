@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,19 @@ def test_a_planted_reward_is_climbed(prompted: Project, toy_model_dir: Path):
     assert last["reward_change_low"] > 0
     assert rows(folder, "round")[-1]["mean_reward"] > rows(folder, "round")[0]["mean_reward"]
     assert last["reward"] > first["reward"]
+
+
+@pytest.mark.slow
+def test_a_reward_for_stillness_raises_the_alarm_and_stops_the_run(prompted: Project, toy_model_dir: Path):
+    """The reward is minus the change from frame to frame; motion is measured by optical flow, which it never saw."""
+    guard = {"every": 4, "num_prompts": 3, "stop_on_alarm": True}
+    config = online_config(
+        {"learning_rate": 1e-2, "batch_pairs": 4}, num_rounds=24, steps_per_round=5, prompts_per_round=4,
+        refresh_every=20, rewards=[{"judge": "online_judges:Stillness"}], guard=guard,
+    )  # fmt: skip
+    folder = train_online(prompted, "still", toy_model_dir, config)
+    assert "alarm" in json.loads((folder / "summary.json").read_text())["stopped_early"]
+    (alarm,) = json.loads((folder / "run.json").read_text())["alarms"]
+    assert alarm["name"] == "goodhart"
+    assert "motion is down" in alarm["message"]
+    assert rows(folder, "guard")[-1]["motion_change_high"] < 0

@@ -98,9 +98,9 @@ def test_a_judge_that_only_compares_is_refused(prompted: Project, toy_model_dir:
 def test_a_judge_that_is_away_is_waited_for_and_nothing_is_trained_meanwhile(
     prompted: Project, toy_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """It is away three times in the first round, for pauses of 1, 2 and 4 s, which are not slept through here."""
+    """It gives none of the 4 answers that are asked for ahead, and is away three times more: pauses of 1, 2 and 4 s."""
     away, slept = tmp_path / "away", []
-    away.write_text("1\n2\n3")
+    away.write_text("\n".join("1234567"))
 
     def sleep(seconds: float) -> None:
         assert not (prompted.run("away") / "metrics.jsonl").exists()
@@ -115,7 +115,7 @@ def test_a_judge_that_is_away_is_waited_for_and_nothing_is_trained_meanwhile(
 
 def test_a_judge_that_stays_away_ends_the_run_resumably(prompted: Project, toy_model_dir: Path, tmp_path: Path):
     away = tmp_path / "away"
-    away.write_text("1")
+    away.write_text("\n".join("12345"))  # 4 answers ahead, and the first one after them
     rewards = [{"judge": "online_judges:Away", "options": {"file": str(away)}}]
     config = online_config(rewards=rewards, num_rounds=1, judge_patience_min=0.0)
     with pytest.raises(Interrupted, match="the planted judge is away"):
