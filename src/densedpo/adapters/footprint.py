@@ -70,23 +70,30 @@ class Footprint:
         """Of the denoiser, or of both where a model has two."""
         return sum(size.num_parameters for size in self.components if size.folder in self.denoisers)
 
-    def _weights(self, value_bytes: int) -> int:
-        """The autoencoder is in float32 whatever the rest is in."""
-        return sum(size.num_parameters * (4 if size.folder == "vae" else value_bytes) for size in self.components)
+    def _weights(self, value_bytes: int, *, decodes: bool) -> int:
+        """The most that is held at once: captions are encoded first, and their encoders let go (`encode_ahead`).
+
+        The autoencoder is in float32 whatever the rest is in.
+        """
+        text = sum(size.num_parameters for size in self.components if size.folder.startswith("text_encoder"))
+        vae = sum(size.num_parameters for size in self.components if size.folder == "vae")
+        return max(value_bytes * text, value_bytes * self.denoiser_parameters + (4 * vae if decodes else 0))
 
     def for_pairs(self, *, value_bytes: int, clips: int = 2) -> MemoryNeed:
-        """To make pairs: every component loaded, and one layer's activations at a time.
+        """To make pairs: denoiser and autoencoder loaded, and one layer's activations at a time.
 
         Args:
             value_bytes: of one number of the denoiser and the text encoder.
             clips: in one forward; the two halves of a pair.
         """
         return MemoryNeed(
-            weights=self._weights(value_bytes), adapter=0, activations=clips * self._layer_bytes(value_bytes)
+            weights=self._weights(value_bytes, decodes=True),
+            adapter=0,
+            activations=clips * self._layer_bytes(value_bytes),
         )
 
     def for_training(self, *, value_bytes: int, rank: int, recomputed: bool, clips: int = 2) -> MemoryNeed:
-        """To train a LoRA: every component loaded, and the activations that the backward needs.
+        """To train a LoRA: the denoiser loaded, and the activations that the backward needs.
 
         Args:
             recomputed: whether layers keep only their inputs and compute the rest again in the backward.
@@ -95,7 +102,7 @@ class Footprint:
         kept = self.num_layers * (inputs if recomputed else self._layer_bytes(value_bytes))
         once_more = self._layer_bytes(value_bytes) if recomputed else 0
         return MemoryNeed(
-            weights=self._weights(value_bytes),
+            weights=self._weights(value_bytes, decodes=False),
             adapter=LORA_BYTES * rank * self.lora_per_rank,
             activations=clips * (kept + once_more),
         )

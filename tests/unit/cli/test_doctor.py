@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,8 @@ def test_it_counts_what_would_be_loaded(toy_model_dir: Path) -> None:
 def test_memory_is_the_arithmetic_that_it_says() -> None:
     """10 tokens of 100 channels, 5 layers, 16 bit: a layer keeps 10 * 100 * 34 bytes a clip, its input 10 * 100 * 2.
 
-    Weights: 1000 of the denoiser in 2 bytes and 10 of the autoencoder in 4; the LoRA of rank 3 has 3 * 7 parameters.
+    Weights: 1000 of the denoiser in 2 bytes, and for pairs 10 of the autoencoder in 4; the text encoder's 900 are gone
+    before the denoiser's come. The LoRA of rank 3 has 3 * 7 parameters.
     """
     found = Footprint(
         family="any",
@@ -49,6 +51,7 @@ def test_memory_is_the_arithmetic_that_it_says() -> None:
         components=(
             ComponentSize(folder="transformer", num_parameters=1000),
             ComponentSize(folder="vae", num_parameters=10),
+            ComponentSize(folder="text_encoder", num_parameters=900),
         ),
         denoisers=("transformer",),
         width=100,
@@ -63,7 +66,9 @@ def test_memory_is_the_arithmetic_that_it_says() -> None:
     assert (kept.adapter, kept.activations) == (16 * 21, 2 * 5 * 34_000)
     again = found.for_training(value_bytes=2, rank=3, recomputed=True)
     assert again.activations == 2 * (5 * 2000 + 34_000)
-    assert again.total == 2040 + 336 + 88_000
+    assert again.total == 2000 + 336 + 88_000
+    larger = (*found.components[:2], ComponentSize(folder="text_encoder", num_parameters=1100))
+    assert replace(found, components=larger).for_pairs(value_bytes=2).weights == 2200
 
 
 def test_without_weights_it_counts_from_the_config_and_says_what_is_missing(
