@@ -69,8 +69,13 @@ def described_keys(cls: type[BaseModel], prefix: str = "") -> Iterator[tuple[str
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from described_keys(field.annotation, f"{prefix}{name}.")
         else:
-            default = "" if field.default is None else json.dumps(field.default, default=str)
+            default = "" if field.default is None else json.dumps(field.default, default=_plain)
             yield prefix + name, default, field.description or ""
+
+
+def _plain(value: object) -> object:
+    """A default that JSON has no word for."""
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)
 
 
 def _inside(command: object, name: str) -> Iterator[tuple[str, TyperCommand]]:

@@ -58,14 +58,8 @@ class RunInputs:
 
     def identity(self) -> dict[str, JsonValue]:
         """What makes this run this run: the same again goes on, anything else is refused."""
-        defaults = {name: field.default for name, field in type(self.config).model_fields.items()}
-        config = {
-            name: value
-            for name, value in self.config.model_dump(mode="json").items()
-            if name not in _OF_THE_MACHINE and not (name in _ADDED and value == defaults[name])
-        }
         return {
-            "config": config,
+            "config": settings_identity(self.config),
             "inputs": {self.project.relative(path): content_hash(path, self.project) for path in self.artefacts},
             "model": self.fingerprint,
         }
@@ -206,6 +200,16 @@ def read_inputs(
         pairs_folder=folder,
         artefacts=artefacts,
     )
+
+
+def settings_identity(config: LearnConfig) -> dict[str, JsonValue]:
+    """The settings that make a run this run, without those of the machine."""
+    defaults = {name: field.default for name, field in type(config).model_fields.items()}
+    return {
+        name: value
+        for name, value in config.model_dump(mode="json").items()
+        if name not in _OF_THE_MACHINE and not (name in _ADDED and value == defaults[name])
+    }
 
 
 def require_same_run(folder: Path, identity: dict[str, JsonValue]) -> None:

@@ -124,15 +124,27 @@ def load_model(inputs: RunInputs, *, captions: Path | None = None) -> tuple[Vide
         captions: where embeddings of captions are kept; those of the run are then there before the first step.
     """
     config = inputs.config
-    dtype = torch.float32 if config.train == "full" else _DTYPES[config.precision]
-    model = catalogue.load(inputs.model, device=config.device, dtype=dtype, captions=captions)
     pairs = (*inputs.splits.train, *inputs.splits.validation, *inputs.splits.left_out)
-    model.encode_ahead([pair.caption for pair in pairs] + [clip.caption for clip in inputs.clips])
+    ahead = [pair.caption for pair in pairs] + [clip.caption for clip in inputs.clips]
+    model = load_base(inputs.model, config, captions=captions, ahead=ahead)
+    return model, train_all(model, config) if config.train == "full" else attach_lora(model, config)
+
+
+def load_base(name: str, config: LearnConfig, *, captions: Path | None, ahead: Sequence[str]) -> VideoModel:
+    """A model as a run's settings want it to compute, before anything is put on it that moves.
+
+    Args:
+        captions: where embeddings of captions are kept.
+        ahead: captions that are encoded before the denoiser is loaded.
+    """
+    dtype = torch.float32 if config.train == "full" else _DTYPES[config.precision]
+    model = catalogue.load(name, device=config.device, dtype=dtype, captions=captions)
+    model.encode_ahead(list(ahead))
     if config.checkpoint_activations:
         recompute_activations(model.denoiser)
     if config.attention is not None:
         use_attention(model.denoiser, config.attention)
-    return model, train_all(model, config) if config.train == "full" else attach_lora(model, config)
+    return model
 
 
 def _load_copy(inputs: RunInputs, team: Team) -> VideoModel:

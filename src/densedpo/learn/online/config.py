@@ -75,6 +75,7 @@ class OnlineLearnConfig(LearnConfig):
             "ema_decay": self.ema_decay is not None,
             "train = 'full'": self.train == "full",
             "memory = 'auto'": self.memory == "auto",
+            "compile_blocks": self.compile_blocks,
         }
         for name, is_set in without_effect.items():
             if is_set:

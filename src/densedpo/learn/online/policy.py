@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import load_file, save
 
-from densedpo.adapters import catalogue
 from densedpo.core.files import write_atomic
 from densedpo.core.provenance import sha256_json
 from densedpo.learn.checkpoint import load_latest
-from densedpo.learn.memory import recompute_activations
 from densedpo.learn.online.reference import SecondAdapter
 from densedpo.learn.reference import attach_lora
+from densedpo.learn.session import load_base
 from densedpo.learn.step import build_optimizer
 
 if TYPE_CHECKING:
@@ -40,10 +39,8 @@ class Policy:
             BadInput: there are checkpoints and none of them is valid.
         """
         config = inputs.config.training
-        dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
-        self.model = catalogue.load(inputs.model, device=config.device, dtype=dtype)
-        if config.checkpoint_activations:
-            recompute_activations(self.model.denoiser)
+        ahead = ["", *(prompt.caption for prompt in (*inputs.prompts, *inputs.guard_prompts))]
+        self.model = load_base(inputs.model, config, captions=inputs.project.captions, ahead=ahead)
         self.parameters = attach_lora(self.model, config)
         self.reference = SecondAdapter(self.model)
         self.optimizer = build_optimizer(self.parameters, config)

@@ -18,7 +18,7 @@ from densedpo.core.records import Prompt
 from densedpo.core.workspace import Project, content_hash, read_stamp, require_fresh, write_stamp
 from densedpo.generate.plan import select_prompts
 from densedpo.learn.processes.launch import World, launched, require_strategy, stated
-from densedpo.learn.run import RUN_FILE, require_same_run
+from densedpo.learn.run import RUN_FILE, require_same_run, settings_identity
 from densedpo.learn.stop import stop_on_signals
 
 if TYPE_CHECKING:
@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from densedpo.learn.online.config import OnlineConfig
 
 _log = logging.getLogger("densedpo")
-# settings that change no result but its last bits, and how long is waited: a run goes on under others
-_OF_THE_MACHINE: Final = frozenset({"judge_patience_min", "learn", "guard"})
-_OF_THE_MACHINE_IN_LEARN: Final = frozenset({"strategy", "process_timeout_min"})
+# settings that change no result: a run goes on under others
+_OF_THE_MACHINE: Final = frozenset({"judge_patience_min", "keep_rollouts"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,14 +50,12 @@ class OnlineInputs:
 
     def identity(self) -> dict[str, JsonValue]:
         """What makes this run this run: the same again goes on, anything else is refused."""
-        config = self.config.model_dump(mode="json")
-        learn = self.config.training.model_dump(mode="json")
+        config = self.config.model_dump(mode="json", exclude={"learn"})
         return {
             # the steps' settings stand where those of an offline run do
             "config": {
-                **{name: value for name, value in learn.items() if name not in _OF_THE_MACHINE_IN_LEARN},
+                **settings_identity(self.config.training),
                 "online": {name: value for name, value in config.items() if name not in _OF_THE_MACHINE},
-                "guard": config["guard"],
             },
             "inputs": {self.project.relative(self.project.clips): content_hash(self.project.clips, self.project)},
             "model": self.fingerprint,
