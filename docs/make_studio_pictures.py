@@ -21,7 +21,7 @@ from densedpo.core.seeds import generator
 from densedpo.core.workspace import Project, init_project
 from densedpo.judge.pairset import PairSet
 from densedpo.judge.store import LabelStore
-from densedpo.judge.studies.records import Choice, Person, SaveRequest
+from densedpo.judge.studies.records import Choice, Item, Person, SaveRequest
 from densedpo.world.render import FPS, NUM_FRAMES, render
 from densedpo.world.scene import draw_scene
 from studio_example import Room, new_id
@@ -92,6 +92,11 @@ def add_truth(project: Project, truth: dict[str, list[int]]) -> None:
         store.append(rows, PairSet.read(project.pairs("demo")).hashes)
 
 
+def labels_of(item: Item, truth: dict[str, list[int]]) -> list[int]:
+    """The right answers; beside its frozen copy, a clip is better throughout."""
+    return truth[item.pair_id] if item.copy is None else [1] * len(SEGMENTS)
+
+
 def answer(room: Room, person: Person, truth: dict[str, list[int]], *, leave: int) -> None:
     """Works through a person's items as they are inclined to, but for the last ones."""
     accuracy, ties, seconds, left = ANNOTATORS[person.name]
@@ -99,7 +104,7 @@ def answer(room: Room, person: Person, truth: dict[str, list[int]], *, leave: in
     while (held := room.desk.hand_out(person, count=1)) and room.desk.progress(person).num_left > leave:
         side = 1 if held[0].assignment.left == "a" else -1
         answers: list[str | None] = []
-        for label in truth[held[0].item.pair_id]:
+        for label in labels_of(held[0].item, truth):
             guess = "left" if rng.random() < left else "right"
             right_answer = {side: "left", -side: "right", 0: "tie"}[label]
             answers.append("tie" if rng.random() < ties else right_answer if rng.random() < accuracy else guess)
@@ -116,7 +121,7 @@ def photograph(page: Page, address: str, url: str, room: Room, truth: dict[str, 
     item = next(item for item in room.desk.items.values() if page.evaluate("studio.item.media").endswith(item.media))
     crop = page.evaluate("studio.item.left_crop")
     side = 1 if (crop == 0) != item.flipped else -1  # whether a is on the left
-    labels = truth[item.pair_id]
+    labels = labels_of(item, truth)
     for label in labels[:3]:
         page.keyboard.press({side: "1", -side: "2", 0: "0"}[label])
     differing = next((part for part, label in enumerate(labels[:3]) if label), 0)
@@ -133,7 +138,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         project, truth = make_project(Path(folder) / "project")
         add_truth(project, truth)
-        settings = {"overlap": 3, "gold_annotator": "oracle", "num_gold": 12, "gold_share": 0.15, "repeat_share": 0.1}
+        settings = {
+            "overlap": 3, "gold_annotator": "oracle", "num_gold": 12, "gold_share": 0.15, "repeat_share": 0.1,
+            "frozen_share": 0.1, "num_frozen": 8,
+        }  # fmt: skip
         room = Room.open(project, **settings)
         for number, name in enumerate(ANNOTATORS):
             answer(room, room.person(name), truth, leave=4 * number)

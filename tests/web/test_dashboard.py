@@ -116,6 +116,33 @@ def test_a_preference_for_still_clips_is_an_alarm(new_room: NewRoom) -> None:
     assert board.num_motion_known == 24
 
 
+def test_whoever_prefers_a_frozen_copy_is_an_alarm(new_room: NewRoom) -> None:
+    """Ann takes the copy (b) in every part: MB3 = 1. Bob takes it in one part of three, another is a tie: 1.5 / 3."""
+    room = new_room(frozen_share=0.4, num_frozen=10, overlap=2)
+
+    def answer(name: str, of_copy: list[str]) -> None:
+        person = room.person(name)
+        while held := room.desk.hand_out(person, count=1):
+            side = {held[0].assignment.left: "left", "ab".strip(held[0].assignment.left): "right"}
+            words = [side.get(each, "tie") for each in (of_copy if held[0].item.copy else ["a", "b", "tie"])]
+            choice = whole_choice(answers={"overall": words})
+            room.desk.save(person, save_request(held[0].assignment.id, "submit", choice))
+
+    answer("ann", ["b", "b", "b"])
+    check = summarise_study(room.desk, motion={}, faults={}).bias[-1]
+    assert (check.name, check.alarm) == ("MB3", True)
+    assert check.estimate is not None
+    assert check.estimate.value == 1.0
+    room = new_room(name="bob", frozen_share=0.4, num_frozen=10)
+    answer("bob", ["b", "a", "tie"])
+    board = summarise_study(room.desk, motion={}, faults={})
+    assert board.bias[-1].estimate is not None
+    assert board.bias[-1].estimate.value == pytest.approx(0.5)
+    assert not board.bias[-1].alarm
+    assert board.ties.n == 3 * 24  # of the pairs alone
+    assert board.people[0].flags == ()
+
+
 def test_videos_that_fail_are_listed(room: Room) -> None:
     import threading
 
@@ -179,8 +206,8 @@ def plant(room: Room, names: list[str]) -> None:
 def test_a_dashboard_of_ten_thousand_answers_takes_a_second(
     new_room: NewRoom, fresh_project: Project, num_pairs: int, num_people: int
 ) -> None:
-    """10 008 answers, by many people or about many items: a second of a processor, and half as much again where others
-    are at work on its other half."""
+    """10 008 answers, by many people or about many items: a second of a processor, the best of three where others are
+    at work on its other half."""
     write_jsonl(fresh_project.pairs("demo") / "pairs.jsonl", [new_pair(index) for index in range(num_pairs)])
     room = new_room(overlap=1000)
     plant(room, [f"p{number}" for number in range(num_people)])
@@ -191,4 +218,4 @@ def test_a_dashboard_of_ten_thousand_answers_takes_a_second(
         taken.append(time.process_time() - started)
     assert board.num_filled == 10_008
     assert board.agreement[0].n == num_pairs
-    assert min(taken) < 1.5
+    assert min(taken) < 1.0

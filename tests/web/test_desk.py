@@ -6,16 +6,21 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from densedpo.core.errors import BadInput
+from densedpo.core.media import read_pair_mp4
 from densedpo.judge.preferences import collect
 from densedpo.judge.studies import ledger
+from densedpo.judge.studies.config import StudyConfig
 from densedpo.judge.studies.desk import BadChoice, Conflict, NotYours
 from densedpo.judge.studies.setup import shown_left
-from studio_example import Room, new_id, save_request, whole_choice
+from densedpo.judge.web.views import item_view
+from studio_example import Room, coded_clip, new_id, save_request, whole_choice
 
 NewRoom = Callable[..., Room]
+NUM_PAIRS = 24
 
 
 def test_left_is_the_clip_that_was_shown_on_the_left(room: Room) -> None:
@@ -200,6 +205,58 @@ def test_gold_and_repeats_lie_between_the_others(new_room: NewRoom, new_judgemen
     assert all(item.gold == (1, 1, 1) for item in room.desk.items.values() if item.gold is not None)
 
 
+def test_every_row_of_the_timeline_makes_preferences_of_its_own(new_room: NewRoom) -> None:
+    """The first row is the main question; a skip takes back the answers to all of them."""
+    room = new_room(dimensions=("overall", "motion"), num_items=1)
+    ann = room.person("ann")
+    held = room.desk.hand_out(ann)[0]
+    answers = {"overall": ["left", "tie", "right"], "motion": ["right", "right", "tie"]}
+    room.desk.save(ann, save_request(held.assignment.id, "submit", whole_choice(answers=answers)))
+    sign = 1 if held.assignment.left == "a" else -1
+    for dimension, labels in ((None, (sign, 0, -sign)), ("motion", (-sign, -sign, 0))):
+        found = collect(room.pairs, room.store, segment_seconds=1.0, dimension=dimension)
+        assert [row.labels for row in found.rows] == [labels]
+    room.desk.save(ann, save_request(held.assignment.id, "skip", whole_choice(answers={}, reason="cannot tell")))
+    for dimension in (None, "motion"):
+        assert collect(room.pairs, room.store, segment_seconds=1.0, dimension=dimension).rows == ()
+
+
+def test_clips_beside_their_frozen_copies_lie_between_the_others_and_make_no_labels(new_room: NewRoom) -> None:
+    assert all(item.copy is None for item in new_room().desk.items.values())
+    room = new_room(name="still", frozen_share=0.3, num_frozen=5)
+    copies = {item.id for item in room.desk.items.values() if item.copy == "frozen"}
+    assert len(copies) == 5
+    ann, shown = room.person("ann"), []
+    while held := room.desk.hand_out(ann, count=1):
+        view = item_view(held[0], room.pairs, room.desk.study)
+        assert (view.num_panes, len(view.segments)) == (2, 3)
+        shown.append(held[0].item.id)
+        room.submit(ann, held[0])
+    assert sorted(Counter(shown).values()) == [1] * len(shown)
+    assert {each for each in shown if each not in copies} == {each for each in room.desk.items if each not in copies}
+    assert set(shown) & copies
+    assert shown[-1] not in copies
+    assert len(room.labels()) == 3 * NUM_PAIRS
+    again = new_room(name="still", frozen_share=0.3, num_frozen=5)
+    assert set(again.desk.items) == set(room.desk.items)
+
+
+def test_the_copy_of_a_clip_is_its_first_frame_held_still(new_room: NewRoom) -> None:
+    room = new_room(frozen_share=0.3, num_frozen=4)
+    for item in room.desk.items.values():
+        if item.copy is None:
+            continue
+        halves = read_pair_mp4(room.media.path_of(item), pixel_scale=2)
+        clip, still = reversed(halves) if item.flipped else halves
+        assert np.abs(clip.astype(int) - coded_clip(item.side)).max() < 24
+        assert np.abs(still.astype(int) - coded_clip(item.side)[:1]).max() < 24
+
+
+def test_single_clips_have_no_copy_beside_them() -> None:
+    with pytest.raises(ValueError, match="frozen_share is for kind = segments"):
+        StudyConfig(kind="scores", frozen_share=0.1)
+
+
 def test_gold_from_somebody_who_labelled_nothing_is_refused(new_room: NewRoom) -> None:
     with pytest.raises(BadInput, match="gold_annotator = 'oracle' has labelled no pair"):
         new_room(gold_annotator="oracle")
@@ -224,6 +281,8 @@ def test_scores_of_the_two_clips_become_a_comparison_and_equal_scores_a_tie(new_
     assert rows["secret-pair-000"].answer == "b"
     assert (rows["secret-pair-000"].score_a, rows["secret-pair-000"].score_b) == (6.5, 7.5)
     assert {row.answer for id_, row in rows.items() if id_ != "secret-pair-000"} == {"tie"}
+    by_looks = room.labels(dimension="looks")
+    assert {(row.answer, row.score_a, row.score_b) for row in by_looks} == {("a", 9.0, 7.0)}
 
 
 def test_a_skip_of_one_clip_takes_the_comparison_of_scores_back(new_room: NewRoom) -> None:

@@ -84,11 +84,12 @@ def export(
             store,
             segment_seconds=settings.segment_seconds,
             only_annotators=annotator or None,
+            dimension=settings.dimension,
             verdicts=read_verdicts(found.root),
         )
         path = write_preferences(preferences, found, name)
         if judgements is not None:
-            rows = store.judgements(pair_set.hashes, annotators=annotator or None)
+            rows = store.judgements(pair_set.hashes, annotators=annotator or None, dimension=settings.dimension)
             write_rows(judgements, [to_row(row) for row in rows])
     header = preferences.header
     typer.echo(f"{found.relative(path)}: {header.num_judgements} answers by {', '.join(header.annotators)}")

@@ -113,6 +113,7 @@ class Judgement:
     left: ClipSide = "a"  # which clip the annotator saw on the left
     duration_ms: int | None = None
     replays: int = 0
+    dimension: str | None = None  # a question beside the main one, such as "motion"; None: the main one
     instructions: str
     tool_version: str
     created_at: str  # ISO 8601

@@ -32,9 +32,9 @@ class LabelSummary:
 
 def latest(judgements: Iterable[Judgement]) -> tuple[Judgement, ...]:
     """The answers that count: the last one of each annotator to each question. A `skip` takes an answer back."""
-    last: dict[tuple[str, str, Range | None], Judgement] = {}
+    last: dict[tuple[str, str, Range | None, str | None], Judgement] = {}
     for judgement in judgements:
-        last[judgement.pair_id, judgement.annotator, _question(judgement)] = judgement
+        last[judgement.pair_id, judgement.annotator, _question(judgement), judgement.dimension] = judgement
     return tuple(judgement for judgement in last.values() if judgement.answer != "skip")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
 
@@ -49,6 +49,7 @@ class LabelRow:
     split: str | None = None
     num_judgements: int | None = None
     answered: tuple[bool, ...] | None = None
+    dimension: str | None = None
 
 
 def import_labels(
@@ -93,6 +94,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, JsonValue]]]:
         raise BadInput(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: not UTF-8 text (byte {error.start})") from None
+    dimension = None
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -103,7 +105,9 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, JsonValue]]]:
         if not isinstance(row, dict):
             raise BadInput(f'{path}:{number}: a row is a JSON object such as {{"pair_id": ..., "labels": [1, 0, -1]}}')
         if "header" not in row:
-            yield number, row
+            yield number, row if dimension is None else {"dimension": dimension, **row}
+        elif isinstance(row["header"], dict):  # of preferences, which were made of the answers to one question
+            dimension = row["header"].get("dimension")
 
 
 def _pair(pair_id: str, pairs: PairSet, where: str) -> Pair:
@@ -148,42 +152,43 @@ def _from_labels(row: LabelRow, pairs: PairSet, segment_seconds: float, annotato
                 f"at {segment_seconds:g} s"
             )
     confidence: Sequence[float | None] = row.confidence or [None] * len(ranges)
-    named = row.annotator or annotator
+    row = replace(row, annotator=row.annotator or annotator)
     found = []
     for index, (range_, label, sure) in enumerate(zip(ranges, row.labels, confidence, strict=True)):
         _check_confidence(sure, where)
         if row.answered is not None and not row.answered[index]:
             continue
         segment = None if ranges == whole else index
-        found.append(_imported(pair, pairs, named, segment=segment, range_=range_, label=label, confidence=sure))
+        found.append(_imported(pair, pairs, row, segment=segment, range_=range_, label=label, confidence=sure))
     total = sum(row.labels)
     implied = (total > 0) - (total < 0)
     if row.clip_label is not None and row.clip_label != implied:  # else it follows from the segments again
-        found.append(
-            _imported(pair, pairs, named, segment=None, range_=whole[0], label=row.clip_label, confidence=None)
-        )
+        found.append(_imported(pair, pairs, row, segment=None, range_=whole[0], label=row.clip_label, confidence=None))
     return found
 
 
 def _imported(
     pair: Pair,
     pairs: PairSet,
-    annotator: str,
+    row: LabelRow,
     *,
     segment: int | None,
     range_: Range,
     label: int,
     confidence: float | None,
 ) -> Judgement:
+    assert row.annotator is not None
+    asked = "import" if row.dimension is None else f"import {row.dimension}"
     return Judgement(
-        id=judgement_id(annotator, pairs.hashes[pair.id], None if segment is None else range_, "import"),
+        id=judgement_id(row.annotator, pairs.hashes[pair.id], None if segment is None else range_, asked),
         pair_id=pair.id,
-        annotator=annotator,
+        annotator=row.annotator,
         segment=segment,
         start_frame=range_[0],
         stop_frame=range_[1],
         answer=_ANSWER[label],
         confidence=confidence,
+        dimension=row.dimension,
         instructions="import",
         tool_version=tool_version(),
         created_at=now(),

@@ -26,6 +26,9 @@ class ExportConfig(Config):
     """Options of `judge export`."""
 
     segment_seconds: float = Field(default=1.0, gt=0, description="length of the segments that were judged")
+    dimension: str | None = Field(
+        default=None, description="a further row or category of a study, such as motion; its main question if not given"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +49,7 @@ class PreferencesHeader:
     both_signs_share: float | None
     a_share: float | None
     labels_sha256: str  # of the answers that count
+    dimension: str | None = None  # what was asked beside the main question; None: the main one
     probes: tuple[ProbeVerdict, ...] = ()  # on those of the annotators that were probed
 
 
@@ -68,19 +72,21 @@ def collect(
     *,
     segment_seconds: float,
     only_annotators: Collection[str] | None = None,
+    dimension: str | None = None,
     verdicts: Sequence[ProbeVerdict] = (),
 ) -> Preferences:
     """The preferences that the stored answers about these pairs add up to at this moment.
 
     Args:
+        dimension: the question beside the main one that is wanted, such as "motion"; None for the main one.
         verdicts: of probes; the header takes up those on its annotators.
 
     Raises:
         BadInput: nobody, or not everybody asked for, has judged these pairs; or an answer is about other segments.
     """
-    judgements = store.judgements(pairs.hashes, annotators=only_annotators)
+    judgements = store.judgements(pairs.hashes, annotators=only_annotators, dimension=dimension)
     annotators = {judgement.annotator for judgement in judgements}
-    _require_answers(annotators, only_annotators, pairs, store)
+    _require_answers(annotators, only_annotators, dimension, pairs, store)
     of_pair: dict[str, list[Judgement]] = {pair.id: [] for pair in pairs}
     for judgement in judgements:
         of_pair[judgement.pair_id].append(judgement)
@@ -100,6 +106,7 @@ def collect(
         both_signs_share=summary.both_signs_share,
         a_share=summary.a_share,
         labels_sha256=_labels_sha256(judgements),
+        dimension=dimension,
         probes=verdicts_on(verdicts, latest(judgements)),
     )
     return Preferences(header=header, rows=rows)
@@ -197,7 +204,7 @@ def changed_labels(project: Project, name: str) -> str | None:
         return f"{project.relative(project.labels_db)} is gone"
     pairs = PairSet.read(project.pairs(header.pairs))
     with LabelStore.open(project.labels_db, create=False) as store:
-        judgements = store.judgements(pairs.hashes, annotators=header.only_annotators)
+        judgements = store.judgements(pairs.hashes, annotators=header.only_annotators, dimension=header.dimension)
     if _labels_sha256(judgements) == header.labels_sha256:
         return None
     return (
@@ -206,12 +213,18 @@ def changed_labels(project: Project, name: str) -> str | None:
 
 
 def _require_answers(
-    annotators: Collection[str], only: Collection[str] | None, pairs: PairSet, store: LabelStore
+    annotators: Collection[str], only: Collection[str] | None, dimension: str | None, pairs: PairSet, store: LabelStore
 ) -> None:
     missing = sorted(set(only or ()) - set(annotators))
     if annotators and not missing:
         return
-    everybody = sorted({judgement.annotator for judgement in store.judgements(pairs.hashes)})
+    everybody = sorted({answer.annotator for answer in store.judgements(pairs.hashes, dimension=dimension)})
+    if not everybody and dimension is not None:
+        known = ", ".join(store.dimensions(pairs.hashes)) or "none"
+        raise BadInput(
+            f"nobody was asked about dimension {dimension!r} of pairs/{pairs.name}; those with answers: {known} (the "
+            "first dimension of a study is its main question: leave `dimension` out)"
+        )
     if not everybody:
         raise BadInput(
             f"nobody has judged pairs/{pairs.name} as they are now (labels do not carry over to pairs made anew); "

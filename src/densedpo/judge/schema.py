@@ -54,6 +54,7 @@ judgements: Final = Table(
     Column("instructions", Text, nullable=False),
     Column("tool_version", Text, nullable=False),
     Column("created_at", Text, nullable=False),  # ISO 8601 with its offset, as the judge wrote it
+    Column("dimension", Text),  # a question beside the main one; NULL: the main one, of which preferences are made
     CheckConstraint("answer IN ('a', 'b', 'tie', 'skip')", name="answer"),
     CheckConstraint("\"left\" IN ('a', 'b')", name="left"),
     CheckConstraint("start_frame >= 0 AND stop_frame > start_frame", name="range"),
@@ -87,6 +88,7 @@ study_items: Final = Table(  # append-only
     Column("media", String(64), nullable=False, unique=True),
     Column("flipped", Boolean, nullable=False),  # whether b stands left of a in the video that is sent
     Column("gold", Text),  # JSON: the known labels, +1 where a is better; NULL: not known
+    Column("copy", String(16)),  # "frozen": the clip `side` against its first frame held still; NULL: as generated
     UniqueConstraint("study", "position", name="uq_study_items_study"),
 )
 

@@ -20,7 +20,17 @@ from densedpo.judge.schema import judgements as table
 
 _CHUNK: Final = 500  # values in one IN (...), well under every database's limit
 # what an answer says; when and with which version of the tool it was sent may differ when a row is sent again
-_MEANING: Final = ("pair_hash", "annotator", "segment", "start_frame", "stop_frame", "answer", "confidence", "left")
+_MEANING: Final = (
+    "pair_hash",
+    "annotator",
+    "segment",
+    "start_frame",
+    "stop_frame",
+    "answer",
+    "confidence",
+    "left",
+    "dimension",
+)
 
 
 class ConflictingAnswer(BadInput):
@@ -93,13 +103,18 @@ class LabelStore:
             return frozenset(row["id"] for row in _select(connection, "id", ids))
 
     def judgements(
-        self, pair_hashes: Mapping[str, str], *, annotators: Collection[str] | None = None
+        self,
+        pair_hashes: Mapping[str, str],
+        *,
+        annotators: Collection[str] | None = None,
+        dimension: str | None = None,
     ) -> tuple[Judgement, ...]:
         """The answers about these pairs as they were made, in the order in which they were stored.
 
         Args:
             pair_hashes: pair id to hash; answers about earlier pairs of the same ids are left out.
             annotators: only theirs; None for all.
+            dimension: the question beside the main one that was answered, such as "motion"; None for the main one.
         """
         with self.database.reading() as connection:
             rows = _select(connection, "pair_hash", pair_hashes.values())
@@ -108,12 +123,19 @@ class LabelStore:
             for row in sorted(rows, key=lambda row: int(row["number"]))
             if pair_hashes.get(row["pair_id"]) == row["pair_hash"]
             and (annotators is None or row["annotator"] in annotators)
+            and row["dimension"] == dimension
         ]
         keys = [field.name for field in fields(Judgement)]
         return tuple(
             from_row(Judgement, {key: row[key] for key in keys}, f"{self.database.name}:{row['number']}")
             for row in wanted
         )
+
+    def dimensions(self, pair_hashes: Mapping[str, str]) -> tuple[str, ...]:
+        """The questions beside the main one that anybody has answered about these pairs."""
+        with self.database.reading() as connection:
+            rows = _select(connection, "pair_hash", pair_hashes.values())
+        return tuple(sorted({str(row["dimension"]) for row in rows if row["dimension"] is not None}))
 
 
 def append_rows(connection: Connection, judgements: Sequence[Judgement], pair_hashes: Mapping[str, str]) -> Appended:

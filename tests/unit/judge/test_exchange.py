@@ -92,6 +92,21 @@ def test_a_preferences_file_can_be_brought_back(
     assert collect(pairs, store, segment_seconds=1.0).rows[0].labels == (1, 1, 0, -1)
 
 
+def test_labels_of_another_question_stay_apart_from_the_main_one(
+    bring_in: Callable[..., Appended], pairs: PairSet, store: LabelStore
+) -> None:
+    """A row may name its question, and preferences say theirs in the header; an import of theirs is no main label."""
+    row = {"pair_id": "p0", "labels": [1, 0, -1, -1]}
+    bring_in(row)
+    bring_in(row | {"labels": [-1, -1, -1, 0], "dimension": "motion"})
+    bring_in({"header": {"dimension": "looks"}}, row | {"labels": [0, 0, 0, 1]})
+    for dimension, labels in ((None, (1, 0, -1, -1)), ("motion", (-1, -1, -1, 0)), ("looks", (0, 0, 0, 1))):
+        found = collect(pairs, store, segment_seconds=1.0, dimension=dimension)
+        assert (found.header.dimension, found.rows[0].labels) == (dimension, labels)
+    with pytest.raises(BadInput, match=r"nobody was asked about dimension 'overall'.*answers: looks, motion"):
+        collect(pairs, store, segment_seconds=1.0, dimension="overall")
+
+
 def test_judgement_rows_come_in_as_they_are(
     bring_in: Callable[..., Appended], pairs: PairSet, store: LabelStore, new_judgement: NewJudgement
 ) -> None:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 
 from densedpo.core.errors import BadInput
 from densedpo.core.records import Judgement
@@ -143,6 +144,35 @@ def test_migrations_lead_to_the_schema(path: Path) -> None:
     engine.dispose()
 
 
+def test_labels_of_an_older_version_have_answered_the_main_question(path: Path, new_judgement: NewJudgement) -> None:
+    """A file as version 0002 left it, with a row, is brought up to date where it lies."""
+    config = Config()
+    config.set_main_option("script_location", "densedpo.judge:migrations")
+    engine = create_engine(f"sqlite:///{path}")
+    row = new_judgement()
+    with engine.begin() as connection:
+        config.attributes |= {"connection": connection}
+        command.upgrade(config, "0002")
+        values = {key: value for key, value in asdict(row).items() if key != "dimension"} | {"pair_hash": "h0"}
+        columns, names = (", ".join(f"{mark}{key}{end}" for key in values) for mark, end in (('"', '"'), (":", "")))
+        connection.execute(text(f"INSERT INTO judgements ({columns}) VALUES ({names})"), values)
+    engine.dispose()
+    with LabelStore.open(path) as store:
+        assert store.judgements({row.pair_id: "h0"}) == (row,)
+        assert store.dimensions({row.pair_id: "h0"}) == ()
+
+
+def test_answers_beside_the_main_question_are_read_by_their_name(path: Path, new_judgement: NewJudgement) -> None:
+    main, beside = new_judgement(id="j0"), new_judgement(id="j1", dimension="motion", answer="b")
+    with LabelStore.open(path) as store:
+        store.append([main, beside], HASHES)
+        assert store.judgements(HASHES) == (main,)
+        assert store.judgements(HASHES, dimension="motion") == (beside,)
+        assert store.dimensions(HASHES) == ("motion",)
+        with pytest.raises(ConflictingAnswer):
+            store.append([new_judgement(id="j1", dimension="looks", answer="b")], HASHES)
+
+
 def test_migrations_have_sql_for_postgresql() -> None:
     config = Config(output_buffer=io.StringIO())
     config.set_main_option("script_location", "densedpo.judge:migrations")
@@ -181,7 +211,7 @@ def test_a_newer_schema(path: Path) -> None:
     with connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
-    with pytest.raises(BadInput, match=r"newer densedpo \(schema 9999; this one knows 0002\)"):
+    with pytest.raises(BadInput, match=r"newer densedpo \(schema 9999; this one knows 0003\)"):
         LabelStore.open(path)
 
 

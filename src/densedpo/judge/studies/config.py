@@ -29,13 +29,13 @@ class StudyConfig(Config):
     instructions: Annotated[str, Field(min_length=1, max_length=8000)] = INSTRUCTIONS
     """What annotators are told, as plain text; a change is a new version, recorded with each answer."""
     dimensions: Annotated[tuple[Label, ...], Field(min_length=1, max_length=6)] = ("overall",)
-    """Rows of the timeline; the first one makes the preferences, the others are kept beside it."""
+    """Rows of the timeline; the first is the main question, each other one makes preferences of its own name."""
     categories: Annotated[tuple[Label, ...], Field(min_length=1, max_length=8)] = (
         "text alignment",
         "visual quality",
         "motion",
     )
-    """What a single clip is scored for; the mean over them compares the clips of a pair, and equal is a tie."""
+    """What a single clip is scored for; the mean, and each by its name, compares a pair's clips; equal is a tie."""
     clip_answer: bool = False
     """Whether to ask for one answer about the whole clip too."""
     overlap: Annotated[int, Field(ge=1, le=10_000)] = 1
@@ -50,6 +50,10 @@ class StudyConfig(Config):
     """Share of a person's items that are gold."""
     repeat_share: Share = 0.05
     """Share of a person's items that come a second time."""
+    frozen_share: Share = 0.0
+    """Share of a person's items that show a clip beside its first frame held still, to see who prefers stillness."""
+    num_frozen: Annotated[int, Field(ge=1)] = 20
+    """Clips that are shown so; none where frozen_share is 0."""
     must_watch: bool = True
     """Whether every frame must have been played once before an item can be submitted."""
     num_items: Annotated[int, Field(ge=1)] | None = None
@@ -62,6 +66,8 @@ class StudyConfig(Config):
         for key, names in (("dimensions", self.dimensions), ("categories", self.categories)):
             if len(set(names)) < len(names):
                 raise ValueError(f"{key} are different from each other, not {', '.join(names)}")
+        if self.kind == "scores" and self.frozen_share > 0:
+            raise ValueError("frozen_share is for kind = segments: a single clip has no copy beside it")
         return self
 
     @property

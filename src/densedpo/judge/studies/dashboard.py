@@ -18,6 +18,7 @@ from densedpo.judge.studies.answers import Decided, decided
 from densedpo.judge.studies.desk import Desk
 from densedpo.metrics.agreement import Agreement, Rating, agreement
 from densedpo.metrics.motion_bias import BiasCheck, JudgedPairs, low_motion_share, preference_slope
+from densedpo.metrics.probes import probe_check
 from densedpo.metrics.rates import WinRate, wilson, win_rate
 from densedpo.metrics.statistics import NUM_DRAWS, Key
 
@@ -112,8 +113,8 @@ def summarise_study(desk: Desk, *, motion: MotionOf, faults: Mapping[str, str]) 
     done = [each for each in found if each.save.kind == "submit"]
     settings = desk.study.settings
     row = settings.dimensions[0]
-    first = [each for each in done if each.assignment.kind != "repeat"]
-    plain = sum(item.gold is None for item in desk.items.values())
+    first = [each for each in done if each.assignment.kind != "repeat" and each.item.copy is None]
+    plain = sum(not item.is_hidden for item in desk.items.values())
     by_person: defaultdict[str, list[Decided]] = defaultdict(list)
     for each in found:
         by_person[each.person].append(each)
@@ -132,7 +133,7 @@ def summarise_study(desk: Desk, *, motion: MotionOf, faults: Mapping[str, str]) 
         gold=_gold(first, row),
         repeats=_repeats(done, row),
         agreement=tuple(line for name in settings.dimensions for line in _agreement(desk, first, name)),
-        bias=_bias(desk, first, row, motion),
+        bias=(*_bias(desk, first, row, motion), *_frozen(desk, done, row)),
         num_motion_known=len({each.item.pair_hash for each in first} & set(motion)),
         unplayable=tuple(sorted((desk.items[id_].pair_id, why) for id_, why in faults.items() if id_ in desk.items)),
         skips=tuple(Counter(each.save.choice.reason or "" for each in found if each.save.kind == "skip").most_common()),
@@ -142,8 +143,9 @@ def summarise_study(desk: Desk, *, motion: MotionOf, faults: Mapping[str, str]) 
 def _person(desk: Desk, name: str, mine: Sequence[Decided]) -> PersonRow:
     row = desk.study.settings.dimensions[0]
     done = [each for each in mine if each.save.kind == "submit"]
-    first = [each for each in done if each.assignment.kind != "repeat"]
+    first = [each for each in done if each.assignment.kind != "repeat" and each.item.copy is None]
     left, ties, gold = _left(first, row), _ties(first, row), _gold(first, row)
+    still = rate(sign < 0 for each in done if each.item.copy is not None for sign in each.signs(row) if sign)
     seconds = [each.save.choice.active_ms / 1000 for each in done]
     median = statistics.median(seconds) if seconds else None
     return PersonRow(
@@ -155,11 +157,11 @@ def _person(desk: Desk, name: str, mine: Sequence[Decided]) -> PersonRow:
         ties=ties,
         gold=gold,
         repeats=_repeats(done, row),
-        flags=_flags(desk, left, ties, gold, median),
+        flags=_flags(desk, left, ties, gold, still, median),
     )
 
 
-def _flags(desk: Desk, left: Rate, ties: Rate, gold: Rate, median_s: float | None) -> tuple[str, ...]:
+def _flags(desk: Desk, left: Rate, ties: Rate, gold: Rate, still: Rate, median_s: float | None) -> tuple[str, ...]:
     found = []
     is_even = left.low is None or left.high is None or left.low <= 0.5 <= left.high
     if not is_even and stats.binomtest(left.count, left.n).pvalue < _SUSPECT:
@@ -171,6 +173,8 @@ def _flags(desk: Desk, left: Rate, ties: Rate, gold: Rate, median_s: float | Non
         found.append("faster than the clips can be watched")
     if gold.n >= _MIN_GOLD and gold.high is not None and gold.high < _POOR_GOLD:
         found.append("wrong on known items")
+    if still.n >= _MIN_GOLD and still.low is not None and still.low > 0.5:
+        found.append("prefers clips that stand still")
     return tuple(found)
 
 
@@ -292,6 +296,19 @@ def _bias(desk: Desk, done: Sequence[Decided], row: str, motion: MotionOf) -> tu
         preference_slope(judged),
         low_motion_share(judged, threshold=spread, seed=desk.study.settings.seed, num_draws=num_draws),
     )
+
+
+def _frozen(desk: Desk, done: Sequence[Decided], row: str) -> tuple[BiasCheck, ...]:
+    """MB3 over the parts of clips that were shown beside their first frame held still; none where none were."""
+    preferred: dict[Key, int | None] = {}
+    for each in done:
+        if each.item.copy is not None:
+            prompt = desk.pairs.by_id[each.item.pair_id].prompt_id
+            preferred |= {(prompt, len(preferred) + part): -sign for part, sign in enumerate(each.signs(row))}
+    if not preferred:
+        return ()
+    num_draws = _num_draws(len({prompt for prompt, _ in preferred}))
+    return (probe_check(preferred, "frozen", seed=desk.study.settings.seed, num_draws=num_draws),)
 
 
 def _num_draws(num_units: int) -> int:

@@ -34,7 +34,7 @@ from densedpo.judge.studies.records import (
     Study,
 )
 from densedpo.judge.studies.setup import shown_left
-from densedpo.judge.studies.verdicts import compared_by_scores, compared_in_parts, mean_score
+from densedpo.judge.studies.verdicts import compared_by_scores, compared_in_parts
 
 REPEAT_GAP: Final = 8  # items between the first and the second time
 
@@ -129,7 +129,7 @@ class Desk:
             state = self._after(assignment, request)
             extra = self._is_extra(connection, assignment)
             ledger.set_assignment(connection, assignment.id, state=state, leased_until=self.clock() + self._lease_s)
-            if request.kind != "draft" and assignment.kind != "repeat":
+            if request.kind != "draft" and assignment.kind != "repeat" and item.copy is None:
                 append_rows(connection, self._verdict(connection, person, assignment, request), self.pairs.hashes)
         return Stored(is_new=True, extra=extra, state=state)
 
@@ -180,7 +180,7 @@ class Desk:
         return taken.get(assignment.item, 0) >= self.study.settings.overlap
 
     def _is_free(self, item: Item, taken: Mapping[str, int], seen: set[str]) -> bool:
-        return item.gold is None and item.id not in seen and taken.get(item.id, 0) < self.study.settings.overlap
+        return not item.is_hidden and item.id not in seen and taken.get(item.id, 0) < self.study.settings.overlap
 
     def _draw(self, connection: Connection, person: Person, mine: Sequence[Assignment]) -> Assignment | None:
         """The next item for a person: usually the first that has a place, sometimes gold, sometimes one again."""
@@ -191,25 +191,33 @@ class Desk:
         if free is None:
             return None
         drawn = generator(settings.seed, "queue", self.study.name, person.id, number).random()
-        item, kind = free, "plain"
-        if drawn < settings.gold_share:
-            gold = [item for item in self.items.values() if item.gold is not None and item.id not in seen]
-            item, kind = (gold[0], "gold") if gold else (free, "plain")
-        elif drawn < settings.gold_share + settings.repeat_share:
-            again = {each.item for each in mine if each.kind == "repeat"}
-            old = [each for each in mine[:-REPEAT_GAP] if each.kind == "plain" and each.state == "done"]
-            once = [self.items[each.item] for each in old if each.item in self.items and each.item not in again]
-            item, kind = (once[0], "repeat") if once else (free, "plain")
-        return self._assignment(person, item, kind, number)
+        new = [item for item in self.items.values() if item.is_hidden and item.id not in seen]
+        of_kind: tuple[tuple[float, Kind, list[Item]], ...] = (
+            (settings.gold_share, "gold", [item for item in new if item.gold is not None]),
+            (settings.repeat_share, "repeat", self._to_repeat(mine)),
+            (settings.frozen_share, "gold", [item for item in new if item.copy is not None]),
+        )
+        for share, kind, items in of_kind:
+            if drawn < share and items:
+                return self._assignment(person, items[0], kind, number)
+            if drawn < share:
+                break
+            drawn -= share
+        return self._assignment(person, free, "plain", number)
 
-    def _assignment(self, person: Person, item: Item, kind: str, number: int) -> Assignment:
-        kinds: dict[str, Kind] = {"plain": "plain", "gold": "gold", "repeat": "repeat"}
+    def _to_repeat(self, mine: Sequence[Assignment]) -> list[Item]:
+        """What a person has done a while ago, and only once."""
+        again = {each.item for each in mine if each.kind == "repeat"}
+        old = [each for each in mine[:-REPEAT_GAP] if each.kind == "plain" and each.state == "done"]
+        return [self.items[each.item] for each in old if each.item in self.items and each.item not in again]
+
+    def _assignment(self, person: Person, item: Item, kind: Kind, number: int) -> Assignment:
         return Assignment(
             id=ledger.opaque(),
             item=item.id,
             person=person.id,
             number=number,
-            kind=kinds[kind],
+            kind=kind,
             left=shown_left(self.side_key, item.id, person.id, number),
             state="open",
             leased_until=self.clock() + self._lease_s,
@@ -227,7 +235,7 @@ class Desk:
         side_of = {each.id: clips[each.item] for each in mine if each.item in clips and each.kind != "repeat"}
         saves = ledger.final_saves(connection, self.study.name, person=person.id)
         scored = [save for save in saves if save.kind == "submit" and save.assignment in side_of]
-        scores = {side_of[save.assignment]: mean_score(save.choice) for save in scored}
+        scores = {side_of[save.assignment]: save.choice.scores for save in scored}
         return compared_by_scores(self.study, person, pair, request, scores)
 
     def _after(self, assignment: Assignment, request: SaveRequest) -> State:

@@ -76,6 +76,7 @@ def items(connection: Connection, study: str) -> list[Item]:
             media=row["media"],
             flipped=bool(row["flipped"]),
             gold=None if row["gold"] is None else tuple(json.loads(row["gold"])),
+            copy=row["copy"],
         )
         for row in rows
     ]
@@ -97,6 +98,7 @@ def add_items(connection: Connection, study: str, new: Sequence[Item]) -> None:
                     "media": item.media,
                     "flipped": item.flipped,
                     "gold": None if item.gold is None else json.dumps(item.gold),
+                    "copy": item.copy,
                 }
                 for item in new
             ],

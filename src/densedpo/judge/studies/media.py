@@ -105,14 +105,15 @@ class MediaFolder:
         a, b = self._clips(pair)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._look_for_flashes(item, a, b)
-        if item.side is not None:
-            write_mp4(path, a if item.side == "a" else b, fps=pair.fps, pixel_scale=pair.pixel_scale)
+        shown = _shown(item, a, b)
+        if len(shown) == 1:
+            write_mp4(path, shown[0], fps=pair.fps, pixel_scale=pair.pixel_scale)
         else:
-            first, second = (b, a) if item.flipped else (a, b)
+            first, second = reversed(shown) if item.flipped else shown
             write_pair_mp4(path, first, second, fps=pair.fps, pixel_scale=pair.pixel_scale)
 
     def _look_for_flashes(self, item: Item, a: Frames, b: Frames) -> None:
-        shown = (a, b) if item.side is None else (a if item.side == "a" else b,)
+        shown = _shown(item, a, b)
         fps = self.pairs.by_id[item.pair_id].fps
         found = any(flashes(clip, fps=fps) for clip in shown)
         write_atomic(self.folder / "flashes" / f"{item.media}.json", json.dumps(found))
@@ -133,3 +134,15 @@ class MediaFolder:
         if not path.is_relative_to(folder):
             raise BadInput(f"pair {pair.id}: its video lies outside {self.pairs.folder}; mend pairs.jsonl")
         return path
+
+
+def _shown(item: Item, a: Frames, b: Frames) -> tuple[Frames, ...]:
+    """The clips of an item: both, one of them alone, or one and its altered copy."""
+    if item.side is None:
+        return a, b
+    clip = a if item.side == "a" else b
+    if item.copy is None:
+        return (clip,)
+    from densedpo.metrics.probes import probe_copy  # brings OpenCV, which a start need not wait for
+
+    return clip, probe_copy(clip, item.copy, seed=0, clip_id=item.pair_id)

@@ -12,9 +12,10 @@ from densedpo.core.records import ClipSide
 from densedpo.judge.studies.config import StudyConfig
 
 Screen = Literal["left", "right", "tie"]  # an answer as the annotator saw it
-Kind = Literal["plain", "gold", "repeat"]
+Kind = Literal["plain", "gold", "repeat"]  # gold: any hidden item, that with a copy too
 State = Literal["open", "done", "skipped"]
 SaveKind = Literal["draft", "submit", "skip"]
+Copy = Literal["frozen"]
 SKIP_REASONS = ("cannot be played", "cannot tell", "unpleasant", "other")
 _OTHER: Mapping[ClipSide, ClipSide] = {"a": "b", "b": "a"}
 
@@ -31,7 +32,10 @@ class Study:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
-    """Something to judge: a pair, or in a study of scores one side of it. Its ids are opaque."""
+    """Something to judge: a pair, in a study of scores one side of it, or one side beside an altered copy of it.
+
+    With a copy, `a` is the clip as it was made and `b` the copy. Its ids are opaque.
+    """
 
     id: str
     position: int
@@ -41,6 +45,17 @@ class Item:
     media: str
     flipped: bool
     gold: tuple[int, ...] | None
+    copy: Copy | None = None
+
+    @property
+    def is_single(self) -> bool:
+        """Whether one clip is shown alone."""
+        return self.side is not None and self.copy is None
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether the item tells about people and not about the pair: it is handed out between the others."""
+        return self.gold is not None or self.copy is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

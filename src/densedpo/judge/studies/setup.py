@@ -5,22 +5,33 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from sqlalchemy import Connection
 
 from densedpo.core.errors import BadInput
-from densedpo.core.records import Judgement, Pair
-from densedpo.core.seeds import generator
+from densedpo.core.records import ClipSide, Judgement, Pair
+from densedpo.core.seeds import derive_seed
 from densedpo.judge.aggregate import latest
 from densedpo.judge.pairset import PairSet, ranges_of
 from densedpo.judge.store import LabelStore
 from densedpo.judge.studies import ledger
 from densedpo.judge.studies.config import StudyConfig, require_same_question
-from densedpo.judge.studies.records import Item, Study
+from densedpo.judge.studies.records import Copy, Item, Study
 
-_SIDES: Final[tuple[Literal["a", "b"], ...]] = ("a", "b")
+_SIDES: Final[tuple[ClipSide, ...]] = ("a", "b")
 _SIGN: Final = {"a": 1, "b": -1, "tie": 0}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Unit:
+    """What an item will show: a pair, one side of it, or one side beside its copy."""
+
+    pair: Pair
+    side: ClipSide | None = None
+    copy: Copy | None = None
+    gold: tuple[int, ...] | None = None
 
 
 def open_study(store: LabelStore, pairs: PairSet, settings: StudyConfig) -> Study:
@@ -58,38 +69,53 @@ def shown_left(key: bytes, item: str, person: str, number: int) -> Literal["a", 
 
 def _new_items(connection: Connection, study: Study, pairs: PairSet, gold: Mapping[str, tuple[int, ...]]) -> list[Item]:
     known = ledger.items(connection, study.name)
-    hashes = {item.pair_hash for item in known}
-    if hashes.issuperset(pairs.hashes.values()):
-        return []  # a start need not draw what was drawn
-    settings = study.settings
-    drawn = sorted(pairs, key=lambda pair: generator(settings.seed, "study order", pair.id).random())
-    wanted = [pair for pair in drawn[: settings.num_items] if pairs.hashes[pair.id] not in hashes]
-    set_aside = {pair.id for pair in [p for p in drawn if p.id in gold][: settings.num_gold]}
-    sides: tuple[Literal["a", "b"] | None, ...] = _SIDES if settings.kind == "scores" else (None,)
-    units = [(pair, side) for pair in wanted for side in sides]
+    units = _new_units(study.settings, pairs, gold, known)
+    key = ledger.studio_key(connection, "media") if units else b""
+    return [_item(len(known) + index, unit, key, pairs) for index, unit in enumerate(units)]
+
+
+def _new_units(
+    settings: StudyConfig, pairs: PairSet, gold: Mapping[str, tuple[int, ...]], known: Sequence[Item]
+) -> list[_Unit]:
+    """What the study lacks, in the order of the items: to start again costs no drawing."""
+    as_made = {item.pair_hash for item in known if item.copy is None}
+    copied = {item.pair_hash for item in known if item.copy is not None}
+    units = []
+    if not as_made.issuperset(pairs.hashes.values()):
+        drawn = sorted(pairs, key=lambda pair: derive_seed(settings.seed, "study order", pair.id))
+        set_aside = {pair.id for pair in [p for p in drawn if p.id in gold][: settings.num_gold]}
+        sides: tuple[ClipSide | None, ...] = _SIDES if settings.kind == "scores" else (None,)
+        units = [
+            _Unit(pair=pair, side=side, gold=gold[pair.id] if side is None and pair.id in set_aside else None)
+            for pair in drawn[: settings.num_items]
+            if pairs.hashes[pair.id] not in as_made
+            for side in sides
+        ]
+    if settings.frozen_share > 0 and len(copied) < settings.num_frozen:
+        chosen = sorted(pairs, key=lambda pair: derive_seed(settings.seed, "study frozen", pair.id))
+        units += [
+            _Unit(pair=pair, side=_SIDES[derive_seed(settings.seed, "study frozen side", pair.id) & 1], copy="frozen")
+            for pair in chosen[: settings.num_frozen]
+            if pairs.hashes[pair.id] not in copied
+        ]
     # the two clips of a pair do not follow each other
-    units.sort(key=lambda unit: generator(settings.seed, "study items", unit[0].id, unit[1] or "").random())
-    key = ledger.studio_key(connection, "media")
-    return [
-        _item(len(known) + index, pair, side, key, pairs, gold.get(pair.id) if pair.id in set_aside else None)
-        for index, (pair, side) in enumerate(units)
-    ]
+    return sorted(units, key=lambda unit: derive_seed(settings.seed, "study items", unit.pair.id, unit.side or ""))
 
 
-def _item(
-    position: int, pair: Pair, side: Literal["a", "b"] | None, key: bytes, pairs: PairSet, gold: tuple[int, ...] | None
-) -> Item:
+def _item(position: int, unit: _Unit, key: bytes, pairs: PairSet) -> Item:
     id_ = ledger.opaque()
+    is_single = unit.side is not None and unit.copy is None
     return Item(
         id=id_,
         position=position,
-        pair_id=pair.id,
-        pair_hash=pairs.hashes[pair.id],
-        side=side,
+        pair_id=unit.pair.id,
+        pair_hash=pairs.hashes[unit.pair.id],
+        side=unit.side,
         media=ledger.opaque(),
         # the order inside the video that is sent says nothing: else who looks at the page could tell a from b
-        flipped=side is None and shown_left(key, id_, "media", 0) == "b",
-        gold=gold if side is None else None,
+        flipped=not is_single and shown_left(key, id_, "media", 0) == "b",
+        gold=unit.gold,
+        copy=unit.copy,
     )
 
 

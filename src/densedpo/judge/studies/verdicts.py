@@ -1,88 +1,103 @@
-"""What a submission or a skip says about a pair: rows of the label store, with the sides undone."""
+"""What a submission or a skip says about a pair: rows of the label store, with the sides undone.
+
+The first dimension of a study is its main question, of which preferences are made; further ones are stored under their
+names, as are the categories of scores beside their mean.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
 from densedpo.core.provenance import sha256_json
 from densedpo.core.records import ClipSide, Judgement, Pair
 from densedpo.judge.pairset import ranges_of
-from densedpo.judge.run import now, tool_version
-from densedpo.judge.studies.records import Assignment, Choice, Person, SaveRequest, Study
+from densedpo.judge.run import Range, now, tool_version
+from densedpo.judge.studies.records import Assignment, Person, SaveRequest, Screen, Study
 
 Answer = Literal["a", "b", "tie", "skip"]
+Scores = Mapping[str, int]  # by category
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Said:
+    """One answer. `segment` is None where it is about the whole clip, `dimension` where it is to the main question."""
+
+    segment: int | None
+    frames: Range
+    answer: Answer
+    dimension: str | None = None
+    scores: tuple[float, float] | None = None
 
 
 def compared_in_parts(
     study: Study, person: Person, pair: Pair, assignment: Assignment, request: SaveRequest
 ) -> list[Judgement]:
-    """An answer for each part by the study's first dimension, and one about the whole clip where it is asked for.
+    """An answer for each part by each of the study's dimensions, and one about the whole clip where it is asked for.
 
     A skip answers each with `skip`, which takes back what was answered before.
     """
     choice, settings = request.choice, study.settings
-    asked: list[tuple[int | None, tuple[int, int]]] = list(enumerate(ranges_of(pair, settings.segment_seconds)))
-    answers = list(choice.answers.get(settings.dimensions[0], []))
-    if settings.clip_answer:
-        asked, answers = [*asked, (None, (0, pair.num_frames))], [*answers, choice.clip]
-    if request.kind == "skip":
-        said: list[Answer] = ["skip"] * len(asked)
-    else:
-        said = [assignment.side_of(answer) for answer in answers if answer is not None]
-    return [
-        _row(study, person, pair, request, segment=segment, frames=frames, answer=answer, left=assignment.left)
-        for (segment, frames), answer in zip(asked, said, strict=True)
+    ranges = ranges_of(pair, settings.segment_seconds)
+
+    def answers(given: Sequence[Screen | None]) -> list[Answer]:
+        if request.kind == "skip":
+            return ["skip"] * len(ranges)
+        return [assignment.side_of(answer) for answer in given if answer is not None]
+
+    said = [
+        _Said(segment=segment, frames=frames, answer=answer, dimension=row if number else None)
+        for number, row in enumerate(settings.dimensions)
+        for segment, (frames, answer) in enumerate(zip(ranges, answers(choice.answers.get(row, [])), strict=True))
     ]
+    if settings.clip_answer:
+        whole: Answer = "skip" if request.kind == "skip" or choice.clip is None else assignment.side_of(choice.clip)
+        said.append(_Said(segment=None, frames=(0, pair.num_frames), answer=whole))
+    return [_row(study, person, pair, request, each, left=assignment.left) for each in said]
 
 
 def compared_by_scores(
-    study: Study, person: Person, pair: Pair, request: SaveRequest, scores: Mapping[ClipSide | None, float]
+    study: Study, person: Person, pair: Pair, request: SaveRequest, scores: Mapping[ClipSide | None, Scores]
 ) -> list[Judgement]:
-    """The comparison of a pair by its clips' mean scores, equal being a tie; none until both clips have theirs.
+    """The comparison of a pair by its clips' mean scores and by each category; none until both clips have theirs.
 
-    To skip one of the two takes back what they were compared to before.
+    Equal scores are a tie. To skip one of the two takes back what they were compared to before.
     """
+    dimensions = (None, *study.settings.categories)
     whole = (0, pair.num_frames)
     if request.kind == "skip":
-        return [_row(study, person, pair, request, segment=None, frames=whole, answer="skip", left="a")]
-    if not {"a", "b"} <= set(scores):
-        return []
-    a, b = scores["a"], scores["b"]
+        said = [_Said(segment=None, frames=whole, answer="skip", dimension=each) for each in dimensions]
+    elif {"a", "b"} <= set(scores):
+        said = [_compared(scores["a"], scores["b"], whole, dimension=each) for each in dimensions]
+    else:
+        said = []
+    return [_row(study, person, pair, request, each, left="a") for each in said]
+
+
+def _compared(of_a: Scores, of_b: Scores, whole: Range, *, dimension: str | None) -> _Said:
+    a, b = (fmean(each.values()) if dimension is None else float(each[dimension]) for each in (of_a, of_b))
     answer: Answer = "tie" if a == b else "a" if a > b else "b"
-    return [_row(study, person, pair, request, segment=None, frames=whole, answer=answer, left="a", scores=(a, b))]
+    return _Said(segment=None, frames=whole, answer=answer, dimension=dimension, scores=(a, b))
 
 
-def mean_score(choice: Choice) -> float:
-    """The mean over the categories."""
-    return sum(choice.scores.values()) / len(choice.scores)
-
-
-def _row(
-    study: Study,
-    person: Person,
-    pair: Pair,
-    request: SaveRequest,
-    *,
-    segment: int | None,
-    frames: tuple[int, int],
-    answer: Answer,
-    left: ClipSide,
-    scores: tuple[float, float] | None = None,
-) -> Judgement:
+def _row(study: Study, person: Person, pair: Pair, request: SaveRequest, said: _Said, *, left: ClipSide) -> Judgement:
+    beside = [] if said.dimension is None else [said.dimension]
     return Judgement(
-        id=sha256_json(["studio", request.id, segment])[:32],
+        id=sha256_json(["studio", request.id, said.segment, *beside])[:32],
         pair_id=pair.id,
         annotator=person.name,
-        segment=segment,
-        start_frame=frames[0],
-        stop_frame=frames[1],
-        answer=answer,
-        score_a=None if scores is None else scores[0],
-        score_b=None if scores is None else scores[1],
+        segment=said.segment,
+        start_frame=said.frames[0],
+        stop_frame=said.frames[1],
+        answer=said.answer,
+        score_a=None if said.scores is None else said.scores[0],
+        score_b=None if said.scores is None else said.scores[1],
         left=left,
         duration_ms=request.choice.active_ms,
         replays=request.choice.replays,
+        dimension=said.dimension,
         instructions=f"{study.name} v{study.version}, {study.settings.instructions_version}",
         tool_version=tool_version(),
         created_at=now(),

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.responses import HTMLResponse
 
 from densedpo.judge.pairset import PairSet, ranges_of
 from densedpo.judge.studies.records import SKIP_REASONS, Choice, Held, Person, Progress, Study
@@ -89,8 +93,8 @@ def item_view(held: Held, pairs: PairSet, study: Study) -> ItemView:
         is_decided=held.assignment.state != "open",
         caption=pair.caption,
         media=f"/media/{item.media}",
-        num_panes=1 if item.side is not None else 2,
-        left_crop=0 if item.side is not None or held.assignment.left == first else 1,
+        num_panes=1 if item.is_single else 2,
+        left_crop=0 if item.is_single or held.assignment.left == first else 1,
         num_frames=pair.num_frames,
         fps=pair.fps,
         width=pair.width,
@@ -104,4 +108,16 @@ def work_view(study: Study, person: Person, progress: Progress, items: tuple[Ite
     """The answer to "what now?"."""
     return WorkView(
         study=study_view(study), person=person.name, is_admin=person.is_admin, progress=progress, items=items
+    )
+
+
+def render(name: str, frame: Page, **content: object) -> HTMLResponse:
+    """A page from its template."""
+    return HTMLResponse(_templates().get_template(name).render(**asdict(frame), **content))
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=PackageLoader("densedpo.judge.web"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
