@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -64,14 +65,36 @@ def test_the_same_call_again_returns_at_once_and_other_settings_are_refused(done
         train_online(done, "small", toy_model_dir, online_config(refresh_every=4))
 
 
+def test_a_newest_checkpoint_that_is_damaged_makes_its_round_learn_again(
+    done: Project, toy_model_dir: Path, tmp_path: Path
+):
+    shutil.copytree(done.root, tmp_path / "again")
+    again = Project(root=tmp_path / "again")
+    folder = again.run("small")
+    (folder / "stamp.json").unlink()
+    (folder / "adapter.safetensors").unlink()
+    (folder / "checkpoints" / "step-000006" / "state.safetensors").write_bytes(b"damaged")
+    train_online(again, "small", toy_model_dir, online_config())
+    assert rounds(folder) == rounds(done.run("small"))
+    assert rows(folder) == rows(done.run("small"))
+    ours, theirs = (load_file(run / "adapter.safetensors") for run in (folder, done.run("small")))
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
 def test_guided_rollouts_give_a_label_for_each_segment(prompted: Project, toy_model_dir: Path):
     """9 frames at 8 fps in segments of half a second: frames 0 to 3 and 4 to 8."""
     config = online_config(
-        {"objective": "dense_dpo"}, kind="guided", segment_seconds=0.5, num_rounds=1, guidance_scale=1.0
+        {"objective": "dense_dpo"},
+        kind="guided",
+        segment_seconds=0.5,
+        num_rounds=1,
+        guidance_scale=1.0,
+        keep_rollouts=False,
     )
     folder = train_online(prompted, "guided", toy_model_dir, config)
     inside = Project(root=folder / "rounds" / "0000")
     rollouts, chosen = PairSet.read(inside.pairs("rollouts")), PairSet.read(inside.pairs("chosen"))
+    assert list((rollouts.folder / "latents").iterdir()) == []
     etas = {pair.prompt_id: pair.eta for pair in rollouts}
     assert all(pair.eta == etas[pair.prompt_id] for pair in rollouts)
     assert len(set(etas.values())) == 2
@@ -120,6 +143,12 @@ def test_a_judge_that_stays_away_ends_the_run_resumably(prompted: Project, toy_m
     config = online_config(rewards=rewards, num_rounds=1, judge_patience_min=0.0)
     with pytest.raises(Interrupted, match="the planted judge is away"):
         train_online(prompted, "gone", toy_model_dir, config)
+    judges = prompted.run("gone") / "judges.json"
+    before = judges.read_text()
+    judges.write_text('{"instructions": ["planted 0"]}')
+    with pytest.raises(BadInput, match="a judge is not what it was when the run began"):
+        train_online(prompted, "gone", toy_model_dir, config)
+    judges.write_text(before)
     assert rounds(train_online(prompted, "gone", toy_model_dir, config))[0]["num_pairs"] == 2
 
 
