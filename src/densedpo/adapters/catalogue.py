@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from densedpo.adapters import cogvideox_files, directory, hunyuan_files, ltx_files, wan_files
 from densedpo.core.errors import BadInput
+from densedpo.core.files import read_object
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,7 @@ FAMILIES: Final = {
     for family in (wan_files.FAMILY, cogvideox_files.FAMILY, ltx_files.FAMILY, hunyuan_files.FAMILY)
 }
 SHIPPED: Final = Path(__file__).parent / "tiny" / "model"
+WEIGHTS_FILE: Final = "weights.json"
 
 
 def load(
@@ -60,6 +62,34 @@ def load(
             return HunyuanModel(folder, device=device, dtype=dtype, captions=captions)
         case unknown:
             raise ValueError(f"the family {unknown} is described and has no adapter")
+
+
+def load_trained(model: VideoModel, path: Path) -> None:
+    """Puts on a model what a run has left.
+
+    Args:
+        path: a LoRA, or the `weights.json` that lists the files of a whole denoiser beside it.
+
+    Raises:
+        BadInput: the files are not there, are damaged, or are another model's.
+    """
+    if path.name != WEIGHTS_FILE:
+        model.load_adapter(path)
+        return
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    own = model.denoiser.state_dict()
+    names = [str(name) for name in read_object(path) if str(name).endswith(".safetensors")]
+    state: dict[str, torch.Tensor] = {}
+    for name in names:
+        try:
+            state |= load_file(path.parent / name)
+        except (FileNotFoundError, SafetensorError) as error:
+            raise BadInput(f"{path.parent / name} does not load: {error}") from None
+    if {key: tensor.shape for key, tensor in state.items()} != {key: tensor.shape for key, tensor in own.items()}:
+        raise BadInput(f"{path}: these weights are not of this model")
+    model.denoiser.load_state_dict(state)
 
 
 def geometry(name: str | Path) -> Geometry:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from densedpo.adapters.trained import WEIGHTS_FILE
+from densedpo.adapters.catalogue import WEIGHTS_FILE
 from densedpo.core.files import naming_disk_errors, sync_folder, write_atomic
 from densedpo.core.provenance import sha256_file
 from densedpo.core.records import write_jsonl

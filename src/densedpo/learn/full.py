@@ -8,6 +8,7 @@ for the block that runs, or cut over the processes as the policy is.
 from __future__ import annotations
 
 import logging
+import warnings
 from typing import TYPE_CHECKING
 
 import torch
@@ -49,6 +50,8 @@ def compute_in(denoiser: torch.nn.Module, config: LearnConfig) -> None:
     """Has the denoiser's matrix products made in the configured precision from float32 weights (torch.autocast)."""
     if config.precision == "float32":
         return
+    # norms take bfloat16 inputs beside float32 weights on purpose, which torch warns of once
+    warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
     products = torch.autocast(torch.device(config.device).type, dtype=torch.bfloat16)
     denoiser.forward = products(denoiser.forward)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 from densedpo.adapters import catalogue
-from densedpo.adapters.trained import WEIGHTS_FILE
 from densedpo.core.errors import BadInput
 from densedpo.core.provenance import sha256_file, sha256_json
 from densedpo.core.records import Clip, Pair, Prompt, read_jsonl
@@ -150,7 +149,7 @@ def _clips(project: Project, prompts: tuple[Prompt, ...], *, model: str | Path) 
 
 
 def _adapter(project: Project, run: str) -> Path:
-    adapter, weights = project.run(run) / ADAPTER_FILE, project.run(run) / WEIGHTS_FILE
+    adapter, weights = project.run(run) / ADAPTER_FILE, project.run(run) / catalogue.WEIGHTS_FILE
     if weights.is_file():
         return weights
     if not adapter.is_file():

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
 from densedpo.adapters import VideoModel, load
+from densedpo.core.errors import Interrupted
 from densedpo.core.workspace import Project, init_project
+from densedpo.learn import loop
 from toy import add_toy_clips
 from toy_pairs import add_toy_pairs
 
@@ -32,3 +36,23 @@ def labelled(_made: Path, tmp_path: Path) -> Project:
     """A copy of its own of the project with 12 training and 6 validation pairs called `toy`."""
     shutil.copytree(_made, tmp_path / "labelled")
     return Project(root=tmp_path / "labelled")
+
+
+@pytest.fixture
+def stop_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
+    """Gives a block in which a run is told to stop before a step, and does."""
+    take_step = loop.take_step
+
+    @contextmanager
+    def block(last: int) -> Iterator[None]:
+        def stopped(*args, step: int, **kwargs):
+            if step == last:
+                raise Interrupted("stopped")
+            return take_step(*args, step=step, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "take_step", stopped)
+            with pytest.raises(Interrupted):
+                yield
+
+    return block

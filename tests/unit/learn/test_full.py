@@ -11,10 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from densedpo.adapters import catalogue, load
-from densedpo.adapters.trained import load_trained
-from densedpo.core.errors import BadInput, Interrupted
+from densedpo.core.errors import BadInput
 from densedpo.core.workspace import Project
-from densedpo.learn import loop
 from densedpo.learn.config import LearnConfig
 from densedpo.learn.export import trained_file
 from densedpo.learn.full import train_all
@@ -61,20 +59,11 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-def test_a_cut_run_goes_on_to_the_same_bits_with_a_live_copy(labelled: Project, toy_model_dir: Path, monkeypatch):
+def test_a_cut_run_goes_on_to_the_same_bits_with_a_live_copy(labelled: Project, toy_model_dir: Path, stop_before):
     whole = train(labelled, toy_model_dir, "whole")
     assert rows(whole, "train")[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
-    take_step = loop.take_step
-
-    def stopped(*args, step: int, **kwargs):
-        if step == 3:
-            raise Interrupted("stopped")
-        return take_step(*args, step=step, **kwargs)
-
-    monkeypatch.setattr(loop, "take_step", stopped)
-    with pytest.raises(Interrupted):
+    with stop_before(3):
         train(labelled, toy_model_dir, "cut")
-    monkeypatch.setattr(loop, "take_step", take_step)
     cut = train(labelled, toy_model_dir, "cut")
     ours, theirs = weights(cut), weights(whole)
     assert ours.keys() == theirs.keys()
@@ -109,7 +98,7 @@ def test_the_denoiser_loads_into_the_pipeline_of_diffusers_and_every_weight_has_
 def test_what_was_trained_loads_and_is_released_as_a_denoiser_only(labelled: Project, toy_model_dir: Path):
     folder = train(labelled, toy_model_dir, "mine", draws=2)
     model = load(toy_model_dir)
-    load_trained(model, trained_file(folder))
+    catalogue.load_trained(model, trained_file(folder))
     ours, theirs = model.denoiser.state_dict(), weights(folder)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     released = release(labelled, "mine", "merged")
@@ -119,7 +108,7 @@ def test_what_was_trained_loads_and_is_released_as_a_denoiser_only(labelled: Pro
         release(labelled, "mine", "peft")
     (folder / "transformer" / "diffusion_pytorch_model.safetensors").write_bytes(b"cut short")
     with pytest.raises(BadInput, match=r"diffusion_pytorch_model\.safetensors does not load"):
-        load_trained(model, trained_file(folder))
+        catalogue.load_trained(model, trained_file(folder))
 
 
 def test_a_copy_on_cpu_gives_the_same_bits(labelled: Project, toy_model_dir: Path):

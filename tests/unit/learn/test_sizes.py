@@ -12,10 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from densedpo.adapters import VideoModel, load
 from densedpo.core import seeds
-from densedpo.core.errors import BadInput, Interrupted
+from densedpo.core.errors import BadInput
 from densedpo.core.records import Pair, Preference, read_jsonl, write_jsonl
 from densedpo.core.workspace import Project
-from densedpo.learn import loop
 from densedpo.learn.config import LearnConfig
 from densedpo.learn.feed.batch import Source
 from densedpo.learn.feed.inputs import read_pairs
@@ -55,19 +54,10 @@ def train(project: Project, model: Path, name: str, **settings: object) -> Path:
     return learn_offline(project, name, pairs="toy", preferences="toy", model=model, config=config)
 
 
-def test_a_run_over_several_sizes_is_cut_and_resumed_to_the_same_bits(mixed: Project, toy_model_dir: Path, monkeypatch):
+def test_a_run_over_several_sizes_is_cut_and_resumed_to_the_same_bits(mixed: Project, toy_model_dir: Path, stop_before):
     whole = train(mixed, toy_model_dir, "whole")
-    take_step = loop.take_step
-
-    def stopped(*args, step: int, **kwargs):
-        if step == 4:
-            raise Interrupted("stopped")
-        return take_step(*args, step=step, **kwargs)
-
-    monkeypatch.setattr(loop, "take_step", stopped)
-    with pytest.raises(Interrupted):
+    with stop_before(4):
         train(mixed, toy_model_dir, "cut")
-    monkeypatch.setattr(loop, "take_step", take_step)
     train(mixed, toy_model_dir, "cut")
     ours, theirs = (load_file(mixed.run(name) / "adapter.safetensors") for name in ("cut", "whole"))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

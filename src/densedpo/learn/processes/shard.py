@@ -27,7 +27,8 @@ def shard(denoiser: torch.nn.Module) -> None:
     """
     for block in blocks_of(denoiser, "strategy = 'fully_shard'"):
         fully_shard(block)
-    fully_shard(denoiser)
+    # what is left stays whole after a forward by default, and then a forward would not see weights that were put in place
+    fully_shard(denoiser, reshard_after_forward=True)
     whole_ones = [name for name, parameter in denoiser.named_parameters() if not isinstance(parameter, DTensor)]
     if whole_ones:
         raise RuntimeError(f"fully_shard left {len(whole_ones)} parameters whole, {whole_ones[0]} among them")
