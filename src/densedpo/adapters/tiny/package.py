@@ -40,5 +40,13 @@ def assemble_pipeline(out: Path, *, transformer: WanTransformer3DModel, text_enc
     )
     folder = out / "model"
     pipeline.save_pretrained(folder)
+    _forget_where_it_came_from(folder / "vae" / "config.json")
     (folder / "densedpo.json").write_text(json.dumps(DEFAULTS, indent=2) + "\n")
     return folder
+
+
+def _forget_where_it_came_from(config: Path) -> None:
+    """A folder of the machine that trained it is no part of a model, nor of its fingerprint."""
+    values = json.loads(config.read_text(encoding="utf-8"))
+    values.pop("_name_or_path", None)
+    config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
