@@ -29,7 +29,7 @@ class OracleConfig(Config):
     """Options of `judge oracle`."""
 
     segment_seconds: float = Field(default=1.0, gt=0, description="length of a segment")
-    margin: float = Field(default=0.02, ge=0, description="scores that differ by less are a tie")
+    margin: float = Field(default=0.005, ge=0, description="scores that differ by less are a tie")
     error_rate: float = Field(default=0.0, ge=0, le=1, description="share of answers (not ties) that are turned round")
     motion_bias: float = Field(
         default=0.0, ge=0, description="added to a score for each unit of dynamic degree that the clip moves less"
