@@ -150,14 +150,13 @@ def load_base(name: str, config: LearnConfig, *, captions: Path | None, ahead: S
 def _load_copy(inputs: RunInputs, team: Team) -> VideoModel:
     """The model as it was, for a run that trains all weights and needs the reference in its steps."""
     config = inputs.config
-    on_cpu = config.reference_copy == "cpu"
-    model = catalogue.load(inputs.model, device="cpu" if on_cpu else config.device, dtype=torch.float32)
+    model = catalogue.load(inputs.model, device=config.device, dtype=torch.float32)
     compute_in(model.denoiser, config)
     if config.attention is not None:
         use_attention(model.denoiser, config.attention)
     if team.is_sharded:
         shard(model.denoiser)
-    elif on_cpu:
+    elif config.reference_copy == "cpu":
         offload_blocks(model.denoiser, torch.device(config.device))
     return model
 
