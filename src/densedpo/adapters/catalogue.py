@@ -42,24 +42,27 @@ def load(
 
     import torch
 
-    dtype = dtype or torch.float32
-    match family_of(folder).name:
+    from densedpo.adapters.loading import Opened
+
+    family = family_of(folder)
+    opened = Opened(folder, family, device=device, dtype=dtype or torch.float32, captions=captions)
+    match family.name:
         case "Wan":
             from densedpo.adapters.wan import WanModel
 
-            return WanModel(folder, device=device, dtype=dtype, captions=captions)
+            return WanModel(opened)
         case "CogVideoX":
             from densedpo.adapters.cogvideox import CogVideoXModel
 
-            return CogVideoXModel(folder, device=device, dtype=dtype, captions=captions)
+            return CogVideoXModel(opened)
         case "LTX-Video":
             from densedpo.adapters.ltx import LTXModel
 
-            return LTXModel(folder, device=device, dtype=dtype, captions=captions)
+            return LTXModel(opened)
         case "HunyuanVideo":
             from densedpo.adapters.hunyuan import HunyuanModel
 
-            return HunyuanModel(folder, device=device, dtype=dtype, captions=captions)
+            return HunyuanModel(opened)
         case unknown:
             raise ValueError(f"the family {unknown} is described and has no adapter")
 

@@ -26,8 +26,7 @@ from transformers import T5EncoderModel
 
 from densedpo.adapters import cogvideox_files, directory
 from densedpo.adapters.base import Target, TextCondition
-from densedpo.adapters.captions import KeptCaptions
-from densedpo.adapters.loading import UnknownWords, load_component, load_tokenizer
+from densedpo.adapters.loading import Opened, UnknownWords
 from densedpo.adapters.lora import load_lora, save_lora
 from densedpo.adapters.pixels import decode_scaled, encode_scaled
 
@@ -51,54 +50,33 @@ class CogVideoXModel:
     lora_targets: tuple[str, ...] = cogvideox_files.LORA_TARGETS
     trained_t: tuple[float, float] = (0.0, 1.0)
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        device: str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        captions: Path | None = None,
-    ) -> None:
-        """Checks the directory; nothing is fetched, no pickle is opened, and weights are read when they are used.
+    def __init__(self, opened: Opened) -> None:
+        """Nothing is loaded yet.
 
         Args:
-            dtype: of the denoiser and the text encoder; the autoencoder is in float32.
-            captions: where embeddings of captions are kept; without it they are computed on each call.
-
-        Raises:
-            BadInput: the folder is not a complete CogVideoX text-to-video directory of safetensors.
+            opened: a directory of this family.
         """
-        family = cogvideox_files.FAMILY
-        family.check(folder)
-        self.geometry = family.geometry(folder)
-        self.defaults = family.defaults(folder)
-        self.fingerprint = family.fingerprint(folder)
-        self.vae_fingerprint = directory.fingerprint(folder, ("vae",))
-        self._device = torch.device(device)
-        self._dtype = dtype
-        self._captions = KeptCaptions(captions, family=family, model=folder, device=self._device, dtype=dtype)
-        self._folder = folder
-        self._scheduler = ddim_scheduler(folder)
+        self.geometry, self.defaults = opened.geometry, opened.defaults
+        self.fingerprint, self.vae_fingerprint = opened.fingerprint, opened.vae_fingerprint
+        self._opened, self._device, self._dtype = opened, opened.device, opened.dtype
+        self._scheduler = ddim_scheduler(opened.folder)
         self._levels = noise_levels(self._scheduler).to(self._device)
         self._rotaries: dict[tuple[int, int, int], Rotary] = {}
 
     @cached_property
     def _transformer(self) -> CogVideoXTransformer3DModel:
-        load = CogVideoXTransformer3DModel.from_pretrained
-        return load_component(load, self._folder / "transformer", device=self._device, torch_dtype=self._dtype)
+        return self._opened.denoiser(CogVideoXTransformer3DModel.from_pretrained)
 
     @cached_property
     def _vae(self) -> AutoencoderKLCogVideoX:
-        load = AutoencoderKLCogVideoX.from_pretrained
-        return load_component(load, self._folder / "vae", device=self._device, torch_dtype=torch.float32)
+        return self._opened.autoencoder(AutoencoderKLCogVideoX.from_pretrained)
 
     @cached_property
     def _text(self) -> CogVideoXPipeline:
         """The pipeline as far as it encodes captions."""
-        load = T5EncoderModel.from_pretrained
         return CogVideoXPipeline(
-            tokenizer=load_tokenizer(self._folder / "tokenizer"),
-            text_encoder=load_component(load, self._folder / "text_encoder", device=self._device, dtype=self._dtype),
+            tokenizer=self._opened.tokenizer(),
+            text_encoder=self._opened.text_encoder(T5EncoderModel.from_pretrained),
             vae=None,
             transformer=None,
             scheduler=self._scheduler,
@@ -134,11 +112,11 @@ class CogVideoXModel:
 
     def encode_text(self, captions: list[str]) -> TextCondition:
         """See `VideoModel`."""
-        return self._captions.encode(captions, self._encode_text)
+        return self._opened.captions.encode(captions, self._encode_text)
 
     def encode_ahead(self, captions: list[str]) -> None:
         """See `VideoModel`."""
-        self._captions.fill(captions, self._encode_text)
+        self._opened.captions.fill(captions, self._encode_text)
         self.free_encoders()
 
     @torch.no_grad()
@@ -201,7 +179,7 @@ class CogVideoXModel:
         load_lora(CogVideoXLoraLoaderMixin, self.denoiser, path)
 
     def _rotary(self, frames: int, rows: int, columns: int) -> Rotary | None:
-        """As the pipeline makes it for latents of a size; the smaller CogVideoX has positions inside its transformer."""
+        """As the pipeline makes it for latents of a size; the smaller model has positions in its transformer."""
         if not self.denoiser.config.use_rotary_positional_embeddings:
             return None
         size = (frames, rows, columns)

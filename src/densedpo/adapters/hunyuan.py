@@ -20,8 +20,7 @@ from transformers import CLIPTextModel, LlamaModel
 
 from densedpo.adapters import directory, hunyuan_files
 from densedpo.adapters.base import Target, TextCondition
-from densedpo.adapters.captions import KeptCaptions
-from densedpo.adapters.loading import UnknownWords, load_component, load_tokenizer
+from densedpo.adapters.loading import Opened, UnknownWords
 from densedpo.adapters.lora import load_lora, save_lora
 from densedpo.adapters.pixels import decode_scaled, encode_scaled
 
@@ -37,57 +36,36 @@ class HunyuanModel:
     lora_targets: tuple[str, ...] = hunyuan_files.LORA_TARGETS
     trained_t: tuple[float, float] = (0.0, 1.0)
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        device: str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        captions: Path | None = None,
-    ) -> None:
-        """Checks the directory; nothing is fetched, no pickle is opened, and weights are read when they are used.
+    def __init__(self, opened: Opened) -> None:
+        """Nothing is loaded yet.
 
         Args:
-            dtype: of the denoiser and the text encoders; the autoencoder is in float32.
-            captions: where embeddings of captions are kept; without it they are computed on each call.
-
-        Raises:
-            BadInput: the folder is not a complete HunyuanVideo text-to-video directory of safetensors.
+            opened: a directory of this family.
         """
-        family = hunyuan_files.FAMILY
-        family.check(folder)
-        self.geometry = family.geometry(folder)
-        self.defaults = family.defaults(folder)
-        self.fingerprint = family.fingerprint(folder)
-        self.vae_fingerprint = directory.fingerprint(folder, ("vae",))
-        self._settings = hunyuan_files.settings_of(folder)
-        self._device = torch.device(device)
-        self._dtype = dtype
-        self._captions = KeptCaptions(captions, family=family, model=folder, device=self._device, dtype=dtype)
-        self._folder = folder
-        config = directory.read_json(folder / "scheduler" / "scheduler_config.json")
+        self.geometry, self.defaults = opened.geometry, opened.defaults
+        self.fingerprint, self.vae_fingerprint = opened.fingerprint, opened.vae_fingerprint
+        self._opened, self._device, self._dtype = opened, opened.device, opened.dtype
+        self._settings = hunyuan_files.settings_of(opened.folder)
+        config = directory.read_json(opened.folder / "scheduler" / "scheduler_config.json")
         self._scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
 
     @cached_property
     def _transformer(self) -> HunyuanVideoTransformer3DModel:
-        load = HunyuanVideoTransformer3DModel.from_pretrained
-        return load_component(load, self._folder / "transformer", device=self._device, torch_dtype=self._dtype)
+        return self._opened.denoiser(HunyuanVideoTransformer3DModel.from_pretrained)
 
     @cached_property
     def _vae(self) -> AutoencoderKLHunyuanVideo:
-        load = AutoencoderKLHunyuanVideo.from_pretrained
-        return load_component(load, self._folder / "vae", device=self._device, torch_dtype=torch.float32)
+        return self._opened.autoencoder(AutoencoderKLHunyuanVideo.from_pretrained)
 
     @cached_property
     def _text(self) -> HunyuanVideoPipeline:
         """The pipeline as far as it encodes captions."""
-        first, second = LlamaModel.from_pretrained, CLIPTextModel.from_pretrained
-        folder, device, dtype = self._folder, self._device, self._dtype
+        opened = self._opened
         return HunyuanVideoPipeline(
-            tokenizer=load_tokenizer(folder / "tokenizer"),
-            text_encoder=load_component(first, folder / "text_encoder", device=device, dtype=dtype),
-            tokenizer_2=load_tokenizer(folder / "tokenizer_2"),
-            text_encoder_2=load_component(second, folder / "text_encoder_2", device=device, dtype=dtype),
+            tokenizer=opened.tokenizer(),
+            text_encoder=opened.text_encoder(LlamaModel.from_pretrained),
+            tokenizer_2=opened.tokenizer("tokenizer_2"),
+            text_encoder_2=opened.text_encoder(CLIPTextModel.from_pretrained, "text_encoder_2"),
             vae=None,
             transformer=None,
             scheduler=self._scheduler,
@@ -123,11 +101,11 @@ class HunyuanModel:
 
     def encode_text(self, captions: list[str]) -> TextCondition:
         """See `VideoModel`."""
-        return self._captions.encode(captions, self._encode_text)
+        return self._opened.captions.encode(captions, self._encode_text)
 
     def encode_ahead(self, captions: list[str]) -> None:
         """See `VideoModel`."""
-        self._captions.fill(captions, self._encode_text)
+        self._opened.captions.fill(captions, self._encode_text)
         self.free_encoders()
 
     @torch.no_grad()

@@ -10,14 +10,19 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
+from densedpo.adapters import directory
+from densedpo.adapters.captions import KeptCaptions
 from densedpo.core.errors import BadInput
+
+if TYPE_CHECKING:
+    from densedpo.adapters.directory import Family
 
 _log = logging.getLogger("densedpo")
 
@@ -65,6 +70,54 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """A tokenizer from local files; code that it may bring is not run."""
     with loading(folder):
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+class Opened:
+    """A model directory that was checked, and how its components are loaded: what every adapter is made of.
+
+    Nothing is fetched, no pickle is opened, and weights are read when they are used.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        family: Family,
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        captions: Path | None = None,
+    ) -> None:
+        """Checks the directory.
+
+        Args:
+            dtype: of the denoiser and the text encoders.
+            captions: where embeddings of captions are kept; without it they are computed on each call.
+
+        Raises:
+            BadInput: the folder is not a complete directory of the family, in safetensors.
+        """
+        family.check(folder)
+        self.folder, self.device, self.dtype = folder, torch.device(device), dtype
+        self.geometry, self.defaults = family.geometry(folder), family.defaults(folder)
+        self.fingerprint = family.fingerprint(folder)
+        self.vae_fingerprint = directory.fingerprint(folder, ("vae",))
+        self.captions = KeptCaptions(captions, family=family, model=folder, device=self.device, dtype=dtype)
+
+    def denoiser(self, from_pretrained: Callable[..., Module], name: str = "transformer") -> Module:
+        """A denoiser, in the precision that was asked for."""
+        return load_component(from_pretrained, self.folder / name, device=self.device, torch_dtype=self.dtype)
+
+    def autoencoder(self, from_pretrained: Callable[..., Module]) -> Module:
+        """The autoencoder, in float32 whatever the rest is in, as Wan's needs."""
+        return load_component(from_pretrained, self.folder / "vae", device=self.device, torch_dtype=torch.float32)
+
+    def text_encoder(self, from_pretrained: Callable[..., Module], name: str = "text_encoder") -> Module:
+        """A text encoder, in the denoiser's precision."""
+        return load_component(from_pretrained, self.folder / name, device=self.device, dtype=self.dtype)
+
+    def tokenizer(self, name: str = "tokenizer") -> PreTrainedTokenizerBase:
+        """A tokenizer."""
+        return load_tokenizer(self.folder / name)
 
 
 class UnknownWords:

@@ -20,8 +20,7 @@ from transformers import T5EncoderModel
 
 from densedpo.adapters import directory, ltx_files
 from densedpo.adapters.base import Target, TextCondition
-from densedpo.adapters.captions import KeptCaptions
-from densedpo.adapters.loading import UnknownWords, load_component, load_tokenizer
+from densedpo.adapters.loading import Opened, UnknownWords
 from densedpo.adapters.lora import load_lora, save_lora
 from densedpo.adapters.pixels import decode_clips, encode_clips
 from densedpo.core.seeds import derive_seed, noise, seeded_init
@@ -38,54 +37,33 @@ class LTXModel:
     lora_targets: tuple[str, ...] = ltx_files.LORA_TARGETS
     trained_t: tuple[float, float] = (0.0, 1.0)
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        device: str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        captions: Path | None = None,
-    ) -> None:
-        """Checks the directory; nothing is fetched, no pickle is opened, and weights are read when they are used.
+    def __init__(self, opened: Opened) -> None:
+        """Nothing is loaded yet.
 
         Args:
-            dtype: of the denoiser and the text encoder; the autoencoder is in float32.
-            captions: where embeddings of captions are kept; without it they are computed on each call.
-
-        Raises:
-            BadInput: the folder is not a complete LTX-Video text-to-video directory of safetensors.
+            opened: a directory of this family.
         """
-        family = ltx_files.FAMILY
-        family.check(folder)
-        self.geometry = family.geometry(folder)
-        self.defaults = family.defaults(folder)
-        self.fingerprint = family.fingerprint(folder)
-        self.vae_fingerprint = directory.fingerprint(folder, ("vae",))
-        self._settings = ltx_files.settings_of(folder)
-        self._device = torch.device(device)
-        self._dtype = dtype
-        self._captions = KeptCaptions(captions, family=family, model=folder, device=self._device, dtype=dtype)
-        self._folder = folder
-        config = directory.read_json(folder / "scheduler" / "scheduler_config.json")
+        self.geometry, self.defaults = opened.geometry, opened.defaults
+        self.fingerprint, self.vae_fingerprint = opened.fingerprint, opened.vae_fingerprint
+        self._opened, self._device, self._dtype = opened, opened.device, opened.dtype
+        self._settings = ltx_files.settings_of(opened.folder)
+        config = directory.read_json(opened.folder / "scheduler" / "scheduler_config.json")
         self._scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
 
     @cached_property
     def _transformer(self) -> LTXVideoTransformer3DModel:
-        load = LTXVideoTransformer3DModel.from_pretrained
-        return load_component(load, self._folder / "transformer", device=self._device, torch_dtype=self._dtype)
+        return self._opened.denoiser(LTXVideoTransformer3DModel.from_pretrained)
 
     @cached_property
     def _vae(self) -> AutoencoderKLLTXVideo:
-        load = AutoencoderKLLTXVideo.from_pretrained
-        return load_component(load, self._folder / "vae", device=self._device, torch_dtype=torch.float32)
+        return self._opened.autoencoder(AutoencoderKLLTXVideo.from_pretrained)
 
     @cached_property
     def _text(self) -> LTXPipeline:
         """The pipeline as far as it encodes captions."""
-        load = T5EncoderModel.from_pretrained
         return LTXPipeline(
-            tokenizer=load_tokenizer(self._folder / "tokenizer"),
-            text_encoder=load_component(load, self._folder / "text_encoder", device=self._device, dtype=self._dtype),
+            tokenizer=self._opened.tokenizer(),
+            text_encoder=self._opened.text_encoder(T5EncoderModel.from_pretrained),
             vae=None,
             transformer=None,
             scheduler=self._scheduler,
@@ -149,11 +127,11 @@ class LTXModel:
 
     def encode_text(self, captions: list[str]) -> TextCondition:
         """See `VideoModel`."""
-        return self._captions.encode(captions, self._encode_text)
+        return self._opened.captions.encode(captions, self._encode_text)
 
     def encode_ahead(self, captions: list[str]) -> None:
         """See `VideoModel`."""
-        self._captions.fill(captions, self._encode_text)
+        self._opened.captions.fill(captions, self._encode_text)
         self.free_encoders()
 
     @torch.no_grad()

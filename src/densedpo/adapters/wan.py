@@ -21,8 +21,7 @@ from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from densedpo.adapters import directory, wan_files
 from densedpo.adapters.base import Target, TextCondition
-from densedpo.adapters.captions import KeptCaptions
-from densedpo.adapters.loading import UnknownWords, load_component, load_tokenizer
+from densedpo.adapters.loading import Opened, UnknownWords
 from densedpo.adapters.lora import load_lora, save_lora
 from densedpo.adapters.pixels import decode_clips, encode_clips
 from densedpo.core.errors import BadInput
@@ -38,60 +37,37 @@ class WanModel:
     target: Target = "velocity"
     lora_targets: tuple[str, ...] = wan_files.LORA_TARGETS
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        device: str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        captions: Path | None = None,
-    ) -> None:
-        """Checks the directory; nothing is fetched, no pickle is opened, and weights are read when they are used.
+    def __init__(self, opened: Opened) -> None:
+        """Nothing is loaded yet.
 
         Args:
-            dtype: of the denoiser and the text encoder; the autoencoder stays in float32, as Wan needs.
-            captions: where embeddings of captions are kept; without it they are computed on each call.
-
-        Raises:
-            BadInput: the folder is not a complete Wan text-to-video directory of safetensors.
+            opened: a directory of this family.
         """
-        family = wan_files.FAMILY
-        family.check(folder)
-        self.geometry = family.geometry(folder)
-        self.defaults = family.defaults(folder)
-        self.fingerprint = family.fingerprint(folder)
-        self.vae_fingerprint = directory.fingerprint(folder, ("vae",))
-        self._boundary = wan_files.boundary(folder)
+        self.geometry, self.defaults = opened.geometry, opened.defaults
+        self.fingerprint, self.vae_fingerprint = opened.fingerprint, opened.vae_fingerprint
+        self._opened, self._device, self._dtype = opened, opened.device, opened.dtype
+        self._boundary = wan_files.boundary(opened.folder)
         self.trained_t = (0.0, 1.0 if self._boundary is None else self._boundary)
-        self._token_timesteps = wan_files.has_token_timesteps(folder)
-        self._folder = folder
-        self._device = torch.device(device)
-        self._dtype = dtype
-        self._captions = KeptCaptions(captions, family=family, model=folder, device=self._device, dtype=dtype)
-        self._scheduler = flow_scheduler(folder)
+        self._token_timesteps = wan_files.has_token_timesteps(opened.folder)
+        self._scheduler = flow_scheduler(opened.folder)
 
     @cached_property
     def _experts(self) -> tuple[WanTransformer3DModel, ...]:
         """The denoisers, the one of the highest noise first; one of them but for Wan 2.2 A14B."""
         load = WanTransformer3DModel.from_pretrained
-        return tuple(
-            load_component(load, self._folder / name, device=self._device, torch_dtype=self._dtype)
-            for name in wan_files.denoisers(self._folder)
-        )
+        return tuple(self._opened.denoiser(load, name) for name in wan_files.denoisers(self._opened.folder))
 
     @cached_property
     def _vae(self) -> AutoencoderKLWan:
-        load = AutoencoderKLWan.from_pretrained
-        return load_component(load, self._folder / "vae", device=self._device, torch_dtype=torch.float32)
+        return self._opened.autoencoder(AutoencoderKLWan.from_pretrained)
 
     @cached_property
     def _text_encoder(self) -> UMT5EncoderModel:
-        load = UMT5EncoderModel.from_pretrained
-        return load_component(load, self._folder / "text_encoder", device=self._device, dtype=self._dtype)
+        return self._opened.text_encoder(UMT5EncoderModel.from_pretrained)
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
-        return load_tokenizer(self._folder / "tokenizer")
+        return self._opened.tokenizer()
 
     @cached_property
     def _unknown_words(self) -> UnknownWords:
@@ -138,11 +114,11 @@ class WanModel:
 
     def encode_text(self, captions: list[str]) -> TextCondition:
         """See `VideoModel`."""
-        return self._captions.encode(captions, self._encode_text)
+        return self._opened.captions.encode(captions, self._encode_text)
 
     def encode_ahead(self, captions: list[str]) -> None:
         """See `VideoModel`."""
-        self._captions.fill(captions, self._encode_text)
+        self._opened.captions.fill(captions, self._encode_text)
         self.free_encoders()
 
     @torch.no_grad()

@@ -278,12 +278,15 @@ def test_dry_run_estimates_and_writes_nothing(filled: Project, toy_model_dir: Pa
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_nothing_is_lost(filled: Project, toy_model_dir: Path) -> None:
+@pytest.mark.parametrize(("decode", "num_pairs"), [("here", 12), ("apart", 6)])
+def test_killed_at_any_moment_nothing_is_lost(
+    filled: Project, toy_model_dir: Path, decode: str, num_pairs: int
+) -> None:
     """kill -9 or SIGTERM at random moments, again and again: rows have whole files, the end is as if never cut."""
-    settings = ["num_pairs=12", "num_steps=3", "pairs_per_batch=2"]
+    settings = [f"num_pairs={num_pairs}", "num_steps=3", "pairs_per_batch=2", f"decode={decode}"]
     command = [sys.executable, "-m", "densedpo.cli.main", "generate", "guided", "cut", "--model", str(toy_model_dir)]
     command += ["--project", str(filled.root)] + [part for one in settings for part in ("--set", one)]
-    cut = guided(filled, toy_model_dir, name="cut", num_pairs=12)
+    cut = guided(filled, toy_model_dir, name="cut", num_pairs=num_pairs)
     rng, num_kills = np.random.default_rng(0), 0
     while num_kills < 40:
         ending = signal.SIGTERM if num_kills % 2 else signal.SIGKILL
@@ -303,7 +306,7 @@ def test_killed_at_any_moment_nothing_is_lost(filled: Project, toy_model_dir: Pa
             break
         assert process.returncode == (75 if ending == signal.SIGTERM else -signal.SIGKILL)
     assert num_kills >= 2
-    whole = guided(filled, toy_model_dir, name="whole", num_pairs=12)
+    whole = guided(filled, toy_model_dir, name="whole", num_pairs=num_pairs)
     generate_pairs(whole)
     assert rows(cut) == rows(whole)
     assert_same_latents(latents(cut), latents(whole))
