@@ -19,7 +19,7 @@ from densedpo.judge.studies.invitations import invite
 from densedpo.judge.studies.media import MediaFolder
 from densedpo.judge.studies.records import Choice, Held, Person, SaveRequest
 from densedpo.judge.studies.setup import open_study
-from densedpo.judge.web.app import Studio
+from densedpo.judge.web.door import Studio
 from densedpo.judge.web.guard import Address
 
 NUM_FRAMES, FPS, SIDE, BITS, BLOCK = 24, 8.0, 64, 6, 8

@@ -19,7 +19,8 @@ from densedpo.judge.studies.config import StudyConfig
 from densedpo.judge.studies.desk import Desk
 from densedpo.judge.studies.media import MediaFolder
 from densedpo.judge.studies.setup import open_study
-from densedpo.judge.web.app import Studio, create_app
+from densedpo.judge.web.app import create_app
+from densedpo.judge.web.door import Studio
 from densedpo.judge.web.guard import Address
 
 _MAX_CONNECTIONS: Final = 400

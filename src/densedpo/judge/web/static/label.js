@@ -4,11 +4,13 @@ import { Clock } from "./clock.js";
 import { offerEntry, offerKeys, offerNote, offerReasons, openNote, readInstructions } from "./dialogs.js";
 import { Keys } from "./keys.js";
 import { Outbox } from "./outbox.js";
-import { fetchVideo, Player } from "./player.js";
+import { Player } from "./player.js";
 import { Scores } from "./scores.js";
 import * as screen from "./screen.js";
+import { listenToPointer } from "./stage.js";
 import { claim, release } from "./tabs.js";
 import { Timeline } from "./timeline.js";
+import { Videos } from "./videos.js";
 
 const { $, notice } = screen;
 const PAN = 0.25; // of what is seen, for each press
@@ -16,7 +18,7 @@ const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const player = new Player([...document.querySelectorAll(".pane canvas")]);
 const clock = new Clock();
 const keys = new Keys(act);
-const videos = new Map(); // address -> promise of its video: the item on the screen and those that come next
+const videos = new Videos();
 const decided = new Set(); // submitted here, perhaps not yet there
 let outbox = null;
 let study = null;
@@ -67,7 +69,7 @@ function take(work) {
   left = work.progress.num_left;
   screen.showProgress(work.progress);
   queue = work.items.filter((each) => !decided.has(each.assignment));
-  for (const each of queue) preload(each);
+  for (const each of queue) videos.get(each.media);
   if (!item) next();
 }
 
@@ -76,11 +78,6 @@ async function refill() {
   if (!work) return;
   if ($("notice").textContent.startsWith("No connection")) notice("");
   take(work);
-}
-
-function preload(each) {
-  if (!videos.has(each.media)) videos.set(each.media, fetchVideo(each.media));
-  videos.get(each.media).catch(() => {}); // told when the item is shown
 }
 
 function next() {
@@ -104,9 +101,7 @@ function show(each) {
   sheet.open(each, choice);
   notice("");
   screen.say("");
-  for (const address of videos.keys()) {
-    if (address !== each.media && !queue.some((other) => other.media === address)) videos.delete(address);
-  }
+  videos.keepOnly([each, ...queue].map((one) => one.media));
   claim(each.assignment, elsewhere, force);
   force = false;
   load();
@@ -114,7 +109,6 @@ function show(each) {
 }
 
 function load() {
-  preload(item);
   player.load(item, videos.get(item.media), { watched: choice.watched, replays: choice.replays });
 }
 
@@ -294,7 +288,7 @@ player.addEventListener("playing", () => item && render());
 player.addEventListener("state", ({ detail }) => ($("media-state").textContent = detail));
 player.addEventListener("failed", ({ detail }) => {
   hold = detail;
-  videos.delete(item?.media);
+  videos.forget(item?.media);
   if (item) render();
   const failed = item;
   if (detail.includes("no connection")) setTimeout(() => item === failed && hold === detail && load(), 3000);
@@ -307,24 +301,8 @@ player.addEventListener("ready", ({ detail: { flashes } }) => {
   if (!flashes && !calm.matches && !covered) player.play();
 });
 document.addEventListener("visibilitychange", () => document.hidden && player.pause());
-document.addEventListener("click", (event) => {
-  const button = event.target.closest("button[data-action]");
-  if (!button) return;
-  act(button.dataset.action);
-  if (event.detail > 0) button.blur(); // else Space would press it again instead of playing
-});
-$("scrub").addEventListener("input", () => player.seek(Number($("scrub").value)));
+listenToPointer(player, act);
 $("take").addEventListener("click", workHere);
-$("stage").addEventListener("wheel", (event) => {
-  if (!event.ctrlKey) return;
-  event.preventDefault();
-  act(event.deltaY < 0 ? "zoom_in" : "zoom_out");
-}, { passive: false });
-$("stage").addEventListener("pointermove", (event) => {
-  if (event.buttons !== 1 || !event.target.matches("canvas")) return;
-  const { width, height } = event.target.getBoundingClientRect();
-  player.move(-event.movementX / width / player.zoom, -event.movementY / height / player.zoom);
-});
 globalThis.studio = { player, get item() { return item; }, get choice() { return choice; } }; // for tests and the curious
 
 start();

@@ -40,7 +40,7 @@ export class Player extends EventTarget {
     return this.seen.length > 0 && this.seen.every((value) => value === 1);
   }
 
-  // shows an item from a promise of its video, as `fetchVideo` gives it
+  // shows an item from a promise of its video, as `Videos` gives it
   async load(item, video, { watched, replays }) {
     this.pause();
     const generation = (this.generation = (this.generation ?? 0) + 1);
@@ -236,19 +236,4 @@ export class Player extends EventTarget {
     this.center = [dx, dy].map((by, axis) => Math.max(margin, Math.min(1 - margin, this.center[axis] + by)));
     if (this.ready && !this.video.seeking) this.draw();
   }
-}
-
-// the bytes of a video, and whether it flashes; throws what can be told
-export async function fetchVideo(address) {
-  let answer;
-  try {
-    answer = await fetch(address);
-  } catch {
-    throw new Error("The video could not be loaded: no connection.");
-  }
-  if (!answer.ok) {
-    const body = await answer.json().catch(() => ({}));
-    throw new Error(body.error ?? `The video could not be loaded (${answer.status}).`);
-  }
-  return { blob: await answer.blob(), flashes: answer.headers.get("x-flashes") === "yes" };
 }
