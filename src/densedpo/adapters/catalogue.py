@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from densedpo.adapters import cogvideox_files, directory, hunyuan_files, ltx_files, wan_files
+from densedpo.adapters import directory
+from densedpo.adapters.layouts import cogvideox, hunyuan, ltx, wan
 from densedpo.core.errors import BadInput
 from densedpo.core.files import read_object
 
@@ -16,10 +17,7 @@ if TYPE_CHECKING:
     from densedpo.adapters.base import Geometry, SamplingDefaults, VideoModel
     from densedpo.adapters.directory import Family
 
-FAMILIES: Final = {
-    family.pipeline: family
-    for family in (wan_files.FAMILY, cogvideox_files.FAMILY, ltx_files.FAMILY, hunyuan_files.FAMILY)
-}
+FAMILIES: Final = {layout.FAMILY.pipeline: layout.FAMILY for layout in (wan, cogvideox, ltx, hunyuan)}
 SHIPPED: Final = Path(__file__).parent / "tiny" / "model"
 WEIGHTS_FILE: Final = "weights.json"
 

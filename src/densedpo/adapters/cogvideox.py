@@ -24,8 +24,9 @@ from diffusers import (
 from diffusers.loaders import CogVideoXLoraLoaderMixin
 from transformers import T5EncoderModel
 
-from densedpo.adapters import cogvideox_files, directory
+from densedpo.adapters import directory
 from densedpo.adapters.base import Target, TextCondition
+from densedpo.adapters.layouts import cogvideox as layout
 from densedpo.adapters.loading import Opened, UnknownWords
 from densedpo.adapters.lora import load_lora, save_lora
 from densedpo.adapters.pixels import decode_scaled, encode_scaled
@@ -47,7 +48,7 @@ class CogVideoXModel:
     """A CogVideoX text-to-video model as a `VideoModel` (see `densedpo.adapters.base`)."""
 
     target: Target = "v_prediction"
-    lora_targets: tuple[str, ...] = cogvideox_files.LORA_TARGETS
+    lora_targets: tuple[str, ...] = layout.LORA_TARGETS
     trained_t: tuple[float, float] = (0.0, 1.0)
 
     def __init__(self, opened: Opened) -> None:

@@ -18,8 +18,9 @@ from diffusers.loaders import HunyuanVideoLoraLoaderMixin
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 from transformers import CLIPTextModel, LlamaModel
 
-from densedpo.adapters import directory, hunyuan_files
+from densedpo.adapters import directory
 from densedpo.adapters.base import Target, TextCondition
+from densedpo.adapters.layouts import hunyuan as layout
 from densedpo.adapters.loading import Opened, UnknownWords
 from densedpo.adapters.lora import load_lora, save_lora
 from densedpo.adapters.pixels import decode_scaled, encode_scaled
@@ -33,7 +34,7 @@ class HunyuanModel:
     """A HunyuanVideo text-to-video model as a `VideoModel` (see `densedpo.adapters.base`)."""
 
     target: Target = "velocity"
-    lora_targets: tuple[str, ...] = hunyuan_files.LORA_TARGETS
+    lora_targets: tuple[str, ...] = layout.LORA_TARGETS
     trained_t: tuple[float, float] = (0.0, 1.0)
 
     def __init__(self, opened: Opened) -> None:
@@ -45,7 +46,7 @@ class HunyuanModel:
         self.geometry, self.defaults = opened.geometry, opened.defaults
         self.fingerprint, self.vae_fingerprint = opened.fingerprint, opened.vae_fingerprint
         self._opened, self._device, self._dtype = opened, opened.device, opened.dtype
-        self._settings = hunyuan_files.settings_of(opened.folder)
+        self._settings = layout.settings_of(opened.folder)
         config = directory.read_json(opened.folder / "scheduler" / "scheduler_config.json")
         self._scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
 

@@ -19,8 +19,9 @@ from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanTran
 from diffusers.loaders import WanLoraLoaderMixin
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
-from densedpo.adapters import directory, wan_files
+from densedpo.adapters import directory
 from densedpo.adapters.base import Target, TextCondition
+from densedpo.adapters.layouts import wan as layout
 from densedpo.adapters.loading import Opened, UnknownWords
 from densedpo.adapters.lora import load_lora, save_lora
 from densedpo.adapters.pixels import decode_clips, encode_clips
@@ -35,7 +36,7 @@ class WanModel:
     """A Wan text-to-video model as a `VideoModel` (see `densedpo.adapters.base`)."""
 
     target: Target = "velocity"
-    lora_targets: tuple[str, ...] = wan_files.LORA_TARGETS
+    lora_targets: tuple[str, ...] = layout.LORA_TARGETS
 
     def __init__(self, opened: Opened) -> None:
         """Nothing is loaded yet.
@@ -46,16 +47,16 @@ class WanModel:
         self.geometry, self.defaults = opened.geometry, opened.defaults
         self.fingerprint, self.vae_fingerprint = opened.fingerprint, opened.vae_fingerprint
         self._opened, self._device, self._dtype = opened, opened.device, opened.dtype
-        self._boundary = wan_files.boundary(opened.folder)
+        self._boundary = layout.boundary(opened.folder)
         self.trained_t = (0.0, 1.0 if self._boundary is None else self._boundary)
-        self._token_timesteps = wan_files.has_token_timesteps(opened.folder)
+        self._token_timesteps = layout.has_token_timesteps(opened.folder)
         self._scheduler = flow_scheduler(opened.folder)
 
     @cached_property
     def _experts(self) -> tuple[WanTransformer3DModel, ...]:
         """The denoisers, the one of the highest noise first; one of them but for Wan 2.2 A14B."""
         load = WanTransformer3DModel.from_pretrained
-        return tuple(self._opened.denoiser(load, name) for name in wan_files.denoisers(self._opened.folder))
+        return tuple(self._opened.denoiser(load, name) for name in layout.denoisers(self._opened.folder))
 
     @cached_property
     def _vae(self) -> AutoencoderKLWan:

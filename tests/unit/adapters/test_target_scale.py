@@ -10,7 +10,7 @@ import torch
 
 from densedpo.adapters import catalogue
 from densedpo.adapters.base import TextCondition, target_scale
-from densedpo.adapters.cogvideox_files import CLASSES
+from densedpo.adapters.layouts.cogvideox import CLASSES
 from densedpo.core.errors import BadInput
 from densedpo.core.seeds import noise
 
