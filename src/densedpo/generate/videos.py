@@ -76,12 +76,13 @@ def finishing(model: VideoModel, folder: Path, beside: Beside | None) -> Iterato
         yield lambda pair: _finished(_finish(lambda each: write_video(model, each, folder), pair, folder))
         return
     process, thread = VideoProcess(beside, folder), ThreadPoolExecutor(max_workers=1)
+    was_cut = True
     try:
         yield lambda pair: thread.submit(_finish, process.write, pair, folder)
-    except BaseException:
-        process.kill()
-        raise
+        was_cut = False
     finally:
+        if was_cut:
+            process.kill()
         thread.shutdown(cancel_futures=True)
         process.close()
 
