@@ -27,7 +27,7 @@ def shard(denoiser: torch.nn.Module) -> None:
     """
     for block in blocks_of(denoiser, "strategy = 'fully_shard'"):
         fully_shard(block)
-    # what is left stays whole after a forward by default, and then a forward would not see weights that were put in place
+    # by default what is left stays whole after a forward, and the next one would not see weights put in place since
     fully_shard(denoiser, reshard_after_forward=True)
     whole_ones = [name for name, parameter in denoiser.named_parameters() if not isinstance(parameter, DTensor)]
     if whole_ones:
