@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from densedpo.adapters.base import Geometry, SamplingDefaults, VideoModel
     from densedpo.adapters.directory import Family
 
-FAMILIES: Final = {layout.FAMILY.pipeline: layout.FAMILY for layout in (wan, cogvideox, ltx, hunyuan)}
+FAMILIES: Final[dict[str, Family]] = {
+    layout.FAMILY.pipeline: layout.FAMILY for layout in (wan, cogvideox, ltx, hunyuan)
+}
 SHIPPED: Final = Path(__file__).parent / "tiny" / "model"
 WEIGHTS_FILE: Final = "weights.json"
 
