@@ -7,7 +7,8 @@ that another number of processes, or one, can go on.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -40,7 +41,8 @@ def write_pieces(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     """
     writer = HuggingFaceStorageWriter(path=str(folder), save_distributed=True)
     try:
-        save(dict(tensors), storage_writer=writer)
+        with _one_may_do_it_alone():
+            save(dict(tensors), storage_writer=writer)
     except CheckpointException as error:
         failures = "; ".join(f"process {rank}: {failure[0]}" for rank, failure in error.failures.items())
         raise BadInput(f"cannot write {folder}: {failures}; nothing was lost, free space and rerun") from error
@@ -60,11 +62,17 @@ def read_pieces(folder: Path, patterns: Mapping[str, Tensor]) -> dict[str, Tenso
         dtype = entry.properties.dtype
         is_whole = not isinstance(pattern, DTensor)
         found[name] = torch.empty(entry.size, dtype=dtype) if is_whole else torch.empty_like(pattern, dtype=dtype)
-    with warnings.catch_warnings():
-        # that one process reads alone is meant
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+    with _one_may_do_it_alone():
         load(found, storage_reader=reader)
     return found
+
+
+@contextmanager
+def _one_may_do_it_alone() -> Iterator[None]:
+    """torch warns of a process that is alone; here it is meant."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
 
 
 def pattern_of(name: str) -> str:
