@@ -2,7 +2,7 @@
 
 A pair's latents are on the disk before its video is asked for, so that what goes to the other process is one line that
 names the pair, and the same function makes the same bytes on either side. The other process runs
-`python -m densedpo.generate.videos`, reads a pair from a line and answers with a line, one at a time; it ends when its
+`python -P -m densedpo.generate.videos`, reads a pair from a line and answers with a line, one at a time; it ends when its
 input does, so that it never outlives the process that asked by more than one pair.
 """
 
@@ -127,7 +127,7 @@ class VideoProcess:
             "folder": str(folder),
             "threads": torch.get_num_threads(),  # as many as here: the number of threads changes the last bits
         }
-        command = [sys.executable, "-m", "densedpo.generate.videos", json.dumps(given)]
+        command = [sys.executable, "-P", "-m", "densedpo.generate.videos", json.dumps(given)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def write(self, pair: Pair) -> None:
