@@ -18,7 +18,7 @@ FLAGS = {
     "init": "",
     "doctor": "--json",
     "status": "--project --json",
-    "demo": "--project",
+    "demo": "--project --long",
     "data add": "--model --project --config --set",
     "generate independent": "--model --project --config --set --dry-run",
     "generate guided": "--model --project --config --set --dry-run",

@@ -1,7 +1,7 @@
 """The whole loop on the shipped model: the functions of the verbs in their order, with two controls and a ceiling.
 
-Nothing here is special to the demo but the sizes, which `recipes/demo.toml` holds. Every stage resumes, so a demo that
-was interrupted goes on where it was.
+Nothing here is special to the demo but the sizes, which `recipes/demo.toml` and `recipes/long_demo.toml` hold. Every
+stage resumes, so a demo that was interrupted goes on where it was.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class DemoResult:
     report: ComparisonReport
 
 
-def demo_config() -> DemoConfig:
-    """The sizes that fit 2 CPU cores and 5 minutes."""
-    text = files("densedpo.recipes").joinpath("demo.toml").read_text(encoding="utf-8")
+def demo_config(*, long: bool = False) -> DemoConfig:
+    """The sizes that fit 2 CPU cores and 5 minutes, or enough pairs and prompts to see a gain in about 20."""
+    text = files("densedpo.recipes").joinpath("long_demo.toml" if long else "demo.toml").read_text(encoding="utf-8")
     return DemoConfig.model_validate(tomllib.loads(text))
 
 
@@ -131,7 +131,7 @@ def _learn(project: Project, config: DemoConfig) -> None:
     controls: dict[str, dict[str, object]] = {
         DENSE: {},
         SHUFFLED: {"shuffle_labels": True},
-        SFT: {"objective": "sft", "draws": "fresh", "select": "last", "patience": 0},
+        SFT: {"objective": "sft", "draws": "fresh", "select": "last", "patience": 0, "loser_safeguard": None},
     }
     for name, changes in controls.items():
         learn_offline(
