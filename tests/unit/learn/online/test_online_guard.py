@@ -90,10 +90,10 @@ def test_a_run_stops_when_the_held_out_score_no_longer_rises(prompted: Project, 
 
 @pytest.mark.slow
 def test_a_planted_reward_is_climbed(prompted: Project, toy_model_dir: Path):
-    """Brightness on 16 rounds: the last rollouts are brighter than the first by several standard errors."""
+    """Brightness, for 8 rounds: on prompts and noises that were never trained on, clips are brighter than the base's."""
     config = online_config(
-        {"learning_rate": 3e-3, "batch_pairs": 4}, num_rounds=16, steps_per_round=5, prompts_per_round=4,
-        refresh_every=20, guard={"every": 16, "num_prompts": 3},
+        {"learning_rate": 1e-2, "batch_pairs": 4}, num_rounds=8, steps_per_round=5, prompts_per_round=4,
+        refresh_every=20, guard={"every": 8, "num_prompts": 3},
     )  # fmt: skip
     folder = train_online(prompted, "climb", toy_model_dir, config)
     first, last = rows(folder, "guard")
@@ -107,7 +107,7 @@ def test_a_reward_for_stillness_raises_the_alarm_and_stops_the_run(prompted: Pro
     """The reward is minus the change from frame to frame; motion is measured by optical flow, which it never saw."""
     guard = {"every": 4, "num_prompts": 3, "stop_on_alarm": True}
     config = online_config(
-        {"learning_rate": 1e-2, "batch_pairs": 4}, num_rounds=24, steps_per_round=5, prompts_per_round=4,
+        {"learning_rate": 1e-2, "batch_pairs": 4}, num_rounds=12, steps_per_round=5, prompts_per_round=4,
         refresh_every=20, rewards=[{"judge": "online_judges:Stillness"}], guard=guard,
     )  # fmt: skip
     folder = train_online(prompted, "still", toy_model_dir, config)
