@@ -12,6 +12,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
@@ -367,13 +368,24 @@ def resampled_bounds(
         return Bounds(low=None, high=None, method=f"no interval from fewer than two {unit}")
     if num_units < MIN_BOOTSTRAP:
         return _jackknife_bounds(statistic, num_units=num_units, unit=unit, level=level)
-    rng = generator(seed, "bootstrap", unit)
     batch = max(1, MAX_CELLS // num_units)
-    parts = [
-        statistic(drawn_weights(rng, num_units=num_units, num_draws=min(batch, num_draws - start)))
-        for start in range(0, num_draws, batch)
-    ]
+    if num_draws <= batch:
+        parts = [statistic(_bootstrap_weights(seed, unit, num_units=num_units, num_draws=num_draws))]
+    else:
+        rng = generator(seed, "bootstrap", unit)
+        parts = [
+            statistic(drawn_weights(rng, num_units=num_units, num_draws=min(batch, num_draws - start)))
+            for start in range(0, num_draws, batch)
+        ]
     return percentile_bounds(np.concatenate(parts), num_units=num_units, unit=unit, level=level)
+
+
+@lru_cache(maxsize=1)
+def _bootstrap_weights(seed: int, unit: str, *, num_units: int, num_draws: int) -> NDArray[np.float64]:
+    """Draws that the statistics of one sample share; the last ones are kept, at most MAX_CELLS numbers."""
+    weights = drawn_weights(generator(seed, "bootstrap", unit), num_units=num_units, num_draws=num_draws)
+    weights.flags.writeable = False
+    return weights
 
 
 def drawn_weights(rng: np.random.Generator, *, num_units: int, num_draws: int) -> NDArray[np.float64]:
