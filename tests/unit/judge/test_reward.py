@@ -92,7 +92,7 @@ def test_clean_clips_move_in_every_frame(source: str) -> None:
 
 
 def test_a_bent_shape_keeps_its_area_and_loses_its_form() -> None:
-    """The stretch is 1/s by sqrt(s) and back: a disc of radius 12 on black keeps its area to a fifth.
+    """The stretch is s along and 1/s across, so that only the smooth bend changes the area of a disc of radius 12.
 
     Its outline no longer is a circle: the two principal spreads differ.
     """
@@ -100,7 +100,7 @@ def test_a_bent_shape_keeps_its_area_and_loses_its_form() -> None:
     disc = np.broadcast_to((np.hypot(x, y) < 12)[None, ..., None] * np.uint8(255), (8, 64, 64, 3)).copy()
     for index in range(5):
         bent = degrade(disc, "deform", 0.8, generator("bent", index))[-1, ..., 0] > 127
-        assert bent.sum() == pytest.approx((disc[0, ..., 0] > 127).sum(), rel=0.4)
+        assert bent.sum() == pytest.approx((disc[0, ..., 0] > 127).sum(), rel=0.3)
         spread = np.linalg.eigvalsh(np.cov(np.argwhere(bent).T))
         assert spread[1] / spread[0] > 1.1
 

@@ -32,7 +32,7 @@ PATCH_SIGMA_PX: Final = 4.0
 PATCH_RADIUS_PX: Final = (5.0, 12.0)
 MORPH_PX: Final = 4.0  # standard deviation of the displacement
 DEFORM_PX: Final = 3.5
-STRETCH: Final = 0.45  # logarithm of the longest side over its length before
+STRETCH: Final = 0.6  # logarithm of length over width of what was a disc
 ROUNDED_PX: Final = 15  # window of the median
 JPEG_BEST: Final = 90
 JPEG_WORST: Final = 3
@@ -142,19 +142,19 @@ def _deformed(frames: Frames, strength: float, rng: np.random.Generator) -> Fram
     begins = rng.random()  # how far it is bent when the clip begins
     angle = rng.uniform(0, math.pi)
     axis = np.array([math.cos(angle), math.sin(angle)])
-    result = []
-    for time in np.linspace(0, 1, len(frames)):
+    result: list[NDArray[np.generic]] = []
+    for frame, time in zip(frames, np.linspace(0, 1, len(frames)), strict=True):
         size = strength * (begins + (1 - begins) * time)
         field = first * (1 - time) + last * time
         shift = DEFORM_PX * size * cv2.resize(field, (width, height), interpolation=cv2.INTER_CUBIC)
-        longer = math.exp(STRETCH * size)
-        # where a pixel is taken from: nearer along the axis, further across it, so that areas stay
-        back = np.eye(2) * math.sqrt(longer) + (1 / longer - math.sqrt(longer)) * np.outer(axis, axis)
+        longer = math.exp(STRETCH * size / 2)
+        # where a pixel is taken from: nearer along the axis, as much further across it, so that areas stay
+        back = longer * np.eye(2) + (1 / longer - longer) * np.outer(axis, axis)
         from_x = (width - 1) / 2 + back[0, 0] * u + back[0, 1] * v + shift[..., 0]
         from_y = (height - 1) / 2 + back[1, 0] * u + back[1, 1] * v + shift[..., 1]
         result.append(
             cv2.remap(
-                frames[len(result)],
+                frame,
                 from_x.astype(np.float32),
                 from_y.astype(np.float32),
                 interpolation=cv2.INTER_CUBIC,

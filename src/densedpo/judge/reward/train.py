@@ -100,7 +100,7 @@ def decoded_look(clip: Frames, rng: np.random.Generator) -> Frames:
     """A clip as an autoencoder may give it back: a little soft, a little grainy; it is no fault."""
     soft = np.stack([cv2.GaussianBlur(frame, (0, 0), rng.uniform(0.2, 1.1)) for frame in clip])
     grain = rng.uniform(0, 2.5) * rng.standard_normal(clip.shape, dtype=np.float32)
-    return np.clip(np.rint(soft + grain), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(soft + grain), 0, 255), dtype=np.uint8)
 
 
 def faulty_frames(rng: np.random.Generator) -> NDArray[np.bool_]:
