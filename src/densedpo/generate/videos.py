@@ -2,8 +2,8 @@
 
 A pair's latents are on the disk before its video is asked for, so that what goes to the other process is one line that
 names the pair, and the same function makes the same bytes on either side. The other process runs
-`python -P -m densedpo.generate.videos`, reads a pair from a line and answers with a line, one at a time; it ends when its
-input does, so that it never outlives the process that asked by more than one pair.
+`python -P -m densedpo.generate.videos`, reads a pair from a line and answers with a line, one at a time. It ends when
+its input does, so that it never outlives the process that asked by more than one pair.
 """
 
 from __future__ import annotations
