@@ -150,6 +150,7 @@ def main() -> None:
             media.prepare(list(room.desk.items.values()), 1.0, threading.Event())
             browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
             context = browser.new_context(viewport={"width": 1360, "height": 850}, reduced_motion="reduce")
+            context.set_default_timeout(300_000)  # a busy machine is slow, not wrong
             photograph(context.new_page(), live.entrance("eva", is_admin=True), live.url, room, truth)
             browser.close()
         room.close()

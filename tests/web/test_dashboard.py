@@ -206,8 +206,8 @@ def plant(room: Room, names: list[str]) -> None:
 def test_a_dashboard_of_ten_thousand_answers_takes_a_second(
     new_room: NewRoom, fresh_project: Project, num_pairs: int, num_people: int
 ) -> None:
-    """10 008 answers, by many people or about many items: a second of a processor, the best of three where others are
-    at work on its other half."""
+    """10 008 answers, by many people or about many items: a second of a processor, and half as much again where others
+    are at work on its other half."""
     write_jsonl(fresh_project.pairs("demo") / "pairs.jsonl", [new_pair(index) for index in range(num_pairs)])
     room = new_room(overlap=1000)
     plant(room, [f"p{number}" for number in range(num_people)])
@@ -218,4 +218,4 @@ def test_a_dashboard_of_ten_thousand_answers_takes_a_second(
         taken.append(time.process_time() - started)
     assert board.num_filled == 10_008
     assert board.agreement[0].n == num_pairs
-    assert min(taken) < 1.0
+    assert min(taken) < 1.5
