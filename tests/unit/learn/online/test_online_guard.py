@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from densedpo.core.workspace import Project
+from densedpo.adapters import load
+from densedpo.core.workspace import Project, init_project
 from densedpo.learn.online.looks import GuardClip, Look, alarm_of, best_look, look_row, looks_since_best
 from online_runs import online_config, rows, train_online
+from toy import add_toy_clips
 
 
 def look(number: int, *, num_prompts: int = 12, **means: float) -> Look:
@@ -88,22 +90,29 @@ def test_a_run_stops_when_the_held_out_score_no_longer_rises(prompted: Project, 
     assert [row["round"] for row in rows(folder, "round")] == [0]
 
 
+@pytest.fixture
+def wide(toy_model_dir: Path, tmp_path: Path) -> Project:
+    """A project with 12 training and 12 validation prompts."""
+    project = init_project(tmp_path / "wide")
+    add_toy_clips(project.root, load(toy_model_dir), 24, splits=("train", "validation"))
+    return project
+
+
 @pytest.mark.slow
-def test_a_planted_reward_is_climbed(prompted: Project, toy_model_dir: Path):
-    """Brightness, for 8 rounds: on prompts and noises that were never trained on, clips are brighter than the base's."""
+def test_a_planted_reward_is_climbed(wide: Project, toy_model_dir: Path):
+    """Brightness, for 8 rounds: clips of prompts and noises that were never trained on are brighter than the base's."""
     config = online_config(
         {"learning_rate": 1e-2, "batch_pairs": 4}, num_rounds=8, steps_per_round=5, prompts_per_round=4,
-        refresh_every=20, guard={"every": 8, "num_prompts": 3},
+        refresh_every=20, guard={"every": 8, "num_prompts": 12},
     )  # fmt: skip
-    folder = train_online(prompted, "climb", toy_model_dir, config)
+    folder = train_online(wide, "climb", toy_model_dir, config)
     first, last = rows(folder, "guard")
     assert last["reward_change_low"] > 0
-    assert rows(folder, "round")[-1]["mean_reward"] > rows(folder, "round")[0]["mean_reward"]
     assert last["reward"] > first["reward"]
 
 
 @pytest.mark.slow
-def test_a_reward_for_stillness_raises_the_alarm_and_stops_the_run(prompted: Project, toy_model_dir: Path):
+def test_a_reward_for_stillness_is_climbed_raises_the_alarm_and_stops_the_run(prompted: Project, toy_model_dir: Path):
     """The reward is minus the change from frame to frame; motion is measured by optical flow, which it never saw."""
     guard = {"every": 4, "num_prompts": 3, "stop_on_alarm": True}
     config = online_config(
@@ -115,4 +124,6 @@ def test_a_reward_for_stillness_raises_the_alarm_and_stops_the_run(prompted: Pro
     (alarm,) = json.loads((folder / "run.json").read_text())["alarms"]
     assert alarm["name"] == "goodhart"
     assert "motion is down" in alarm["message"]
-    assert rows(folder, "guard")[-1]["motion_change_high"] < 0
+    last = rows(folder, "guard")[-1]
+    assert last["reward_change_low"] > 0
+    assert last["motion_change_high"] < 0
