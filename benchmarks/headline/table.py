@@ -193,7 +193,7 @@ def _heading(report: Row) -> list[str]:
         lines += ["**What is claimed was changed after the study had begun: read the claims as exploratory.**", ""]
     num_seeds = len(report["config"]["seeds"])
     if num_seeds < MIN_SEEDS:
-        lines += [f"{num_seeds} training seeds: no win can be claimed from fewer than {MIN_SEEDS}.", ""]
+        lines += [f"Training seeds: {num_seeds}. No win can be claimed from fewer than {MIN_SEEDS}.", ""]
     said = (
         "Differences from the base model on the same prompts and noise, 95 % intervals over training seeds and prompts "
         f"(n = {report['config']['measure']['num_prompts']} prompts). A star: the interval excludes 0 and four of five "

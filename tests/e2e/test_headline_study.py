@@ -13,40 +13,37 @@ STUDY = """
 model = "{model}"
 seeds = [0]
 learn = {{ num_steps = 2, warmup_steps = 1, batch_pairs = 2, eval_every = 0, min_non_tie_share = 0.0 }}
-measure = {{ num_prompts = 3, num_steps = 2 }}
-diversity = {{ num_prompts = 2, num_steps = 2, seeds_per_prompt = 2 }}
+measure = {{ num_prompts = 2, num_steps = 2 }}
+diversity = {{ num_prompts = 1, num_steps = 2, seeds_per_prompt = 2 }}
 matching = {{ arm = "vanilla_dpo" }}
 contrasts = [["dense_dpo", "vanilla_dpo"]]
 claims = [{{ arm = "dense_dpo", metric = "visual_quality", expect = "matches", over = "vanilla_dpo" }}]
 
 [data.world]
-num_clips = 24
-num_held_out = 3
+num_clips = 12
+num_held_out = 2
 
 [pairs.guided]
 kind = "guided"
-num_pairs = 16
+num_pairs = 8
 num_steps = 4
 eta_min = 0.3
 eta_max = 0.4
 
 [pairs.independent]
 kind = "independent"
-num_pairs = 16
+num_pairs = 8
 num_steps = 2
 
+# the oracle finds all clips of a random model alike: nothing would be left to train on
 [labels.segments]
 pairs = "guided"
-num_pairs = 8
-judge = {{ kind = "oracle", margin = 0.0, error_rate = 0.1 }}
-
-[labels.likeness]
-pairs = "guided"
+num_pairs = 4
 judge = {{ kind = "reference", margin = 0.0 }}
 
 [labels.clips]
 pairs = "independent"
-judge = {{ kind = "oracle", margin = 0.0, segment_seconds = 4.125 }}
+judge = {{ kind = "reward", margin = 0.0, segment_seconds = 4.125 }}
 
 [arms.vanilla_dpo]
 labels = "clips"
@@ -54,9 +51,6 @@ learn = {{ objective = "dpo" }}
 
 [arms.dense_dpo]
 labels = "segments"
-
-[arms.full_reference]
-labels = "likeness"
 """
 
 
@@ -88,5 +82,5 @@ def test_a_study_runs_to_its_results_and_makes_nothing_twice(tmp_path: Path, toy
         *((name, label) for name in ("MB1", "MB2") for label in study.labels),
         ("MB7", "guided against independent"),
     }
-    assert report["labels"]["segments"]["num_pairs"] <= 8 + 16 // 4
+    assert 4 <= report["labels"]["segments"]["num_pairs"] < 8
     assert report["claims"][0]["answer"] in ("holds", "does not hold", "not shown", "cannot be tested")
