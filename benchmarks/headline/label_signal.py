@@ -84,7 +84,7 @@ def main() -> None:
         task = PreferenceTask(model, source, pairs, draws, config, None)
         gradients = [
             gradient(task, parameters, [Visit(index=int(i), draw=d) for d in range(given.draws) for i in group])
-            for group in track(groups, f"gradients, t in ({low:g}, {high:g})", total=len(groups))
+            for group in track(groups, what=f"gradients, t in ({low:g}, {high:g})")
         ]
         cosine, error = alikeness(gradients)
         size = len(pairs) / given.groups
