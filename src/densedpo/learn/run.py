@@ -77,6 +77,18 @@ class InForce:
     compiled_blocks: int
     attention: str
 
+    def text(self) -> str:
+        """In words, for the log."""
+        said = [
+            f"{self.trained} in {self.trained_weights}",
+            f"the rest in {self.frozen_weights}",
+            f"products in {self.products}",
+            "activations computed again in the backward" if self.recomputes_activations else "",
+            f"{self.compiled_blocks} compiled blocks" if self.compiled_blocks else "",
+            f"attention: {self.attention}" if self.attention != "default" else "",
+        ]
+        return ", ".join(filter(None, said))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunSummary:

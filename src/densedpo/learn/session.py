@@ -76,7 +76,7 @@ def _run(inputs: RunInputs, identity: str, team: Team, poll: Callable[[], None])
     with watching_products(model.denoiser, config):
         watch = builder.check_start()
     in_force = read_back(model.denoiser, parameters, config, compiled=compiled)
-    _log.info("in force: %s; %s", team.strategy, in_force)
+    _log.info("in force: %s; %s", team.strategy, in_force.text())
     task, evaluation = builder.task(), builder.evaluation()
     fill_seconds = time.monotonic() - started
     bench = Workbench(
