@@ -2,11 +2,10 @@
 
     python benchmarks/reward/kinds.py --clips 60
 
-Scenes of held-out combinations and textured clips drawn from other seeds, 8 frames each, half of each source; faults of
-form on scenes only, since a bent texture is another texture. For every kind of fault: the share of clips that score
-above their own copy with a fault (0.25, 0.5 and 1.0), with a tie within the calibrated margin counted as half, the same
-without a margin, and the share of copies at 0.5 that score above those at 1.0. Intervals are 95 %, Wilson (score) over
-clips. Prints a table; `--out FILE` also writes it as JSON.
+Scenes of held-out combinations and textured clips drawn from other seeds, 8 frames each, half of each source. For every
+kind of fault: the share of clips that score above their own copy with a fault (0.25, 0.5 and 1.0), with a tie within
+the calibrated margin counted as half, the same without a margin, and the share of copies at 0.5 that score above those
+at 1.0. Intervals are 95 %, Wilson (score) over clips. Prints a table; `--out FILE` also writes it as JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from densedpo.core.seeds import generator
 from densedpo.judge.reward.clean import clean_clip
 from densedpo.judge.reward.degrade import KINDS, degrade
 from densedpo.judge.reward.judge import RewardConfig, RewardJudge
-from densedpo.judge.reward.train import FORM_KINDS
 
 STRENGTHS = (0.25, 0.5, 1.0)
 NUM_FRAMES = 8
@@ -35,8 +33,7 @@ def scores_of(judge: RewardJudge, kind: str, num_clips: int) -> np.ndarray:
     rows = []
     for index in range(num_clips):
         rng = generator("reward benchmark", kind, index)
-        is_world = kind in FORM_KINDS or index % 2 == 1
-        clip = clean_clip("world" if is_world else "textured", rng, NUM_FRAMES, split="held_out")
+        clip = clean_clip("world" if index % 2 else "textured", rng, NUM_FRAMES, split="held_out")
         copies = [degrade(clip, kind, s, generator("reward benchmark fault", kind, index)) for s in STRENGTHS]
         rows.append([judge.scores(each, [(0, NUM_FRAMES)], fps=8.0)[0] for each in (clip, *copies)])
     return np.array(rows)

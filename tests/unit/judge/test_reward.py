@@ -22,20 +22,10 @@ from densedpo.judge.reward.clean import clean_clip
 from densedpo.judge.reward.degrade import KINDS, degrade
 from densedpo.judge.reward.judge import SHIPPED, RewardConfig, RewardJudge
 from densedpo.judge.reward.network import TrainedReward, load_reward, save_reward
-from densedpo.judge.reward.train import (
-    FORM_KINDS,
-    TURNS,
-    build_network,
-    decoded_look,
-    ranking_loss,
-    seen_otherwise,
-    train,
-    training_group,
-)
+from densedpo.judge.reward.train import build_network, ranking_loss, seen_otherwise, train, training_group
 from densedpo.judge.reward.windows import as_input, small, thinned
 from densedpo.world.render import render
 from densedpo.world.scene import Scene
-from headline_modules import FOLDER, headline_modules
 
 NewPair = Callable[..., Pair]
 SEGMENTS = ((0, 9), (9, 17), (17, 25), (25, 33))
@@ -91,74 +81,22 @@ def test_clean_clips_move_in_every_frame(source: str) -> None:
         assert (np.abs(np.diff(clip.astype(int), axis=0)).reshape(7, -1).max(axis=1) > 0).all()
 
 
-def test_a_bent_shape_keeps_its_area_and_loses_its_form() -> None:
-    """The stretch is s along and 1/s across, so that only the smooth bend changes the area of a disc of radius 12.
-
-    Its outline no longer is a circle: the two principal spreads differ.
-    """
-    y, x = np.mgrid[0:64, 0:64] - 31.5
-    disc = np.broadcast_to((np.hypot(x, y) < 12)[None, ..., None] * np.uint8(255), (8, 64, 64, 3)).copy()
-    for index in range(5):
-        bent = degrade(disc, "deform", 0.8, generator("bent", index))[-1, ..., 0] > 127
-        assert bent.sum() == pytest.approx((disc[0, ..., 0] > 127).sum(), rel=0.3)
-        spread = np.linalg.eigvalsh(np.cov(np.argwhere(bent).T))
-        assert spread[1] / spread[0] > 1.1
-
-
-def test_a_ghost_is_the_frame_of_three_frames_ago() -> None:
-    """0.6 * 0.5 of frame 1 shines through frame 4; the first frame, with none before it, shows what comes."""
-    clip = np.arange(0, 160, 20, dtype=np.uint8)[:, None, None, None] + np.zeros((8, 16, 16, 3), dtype=np.uint8)
-    ghost = degrade(clip, "ghost", 0.5, generator("x"))
-    assert ghost[4, 0, 0, 0] == round(0.7 * 80 + 0.3 * 20)
-    assert ghost[0, 0, 0, 0] == round(0.7 * 0 + 0.3 * 60)
-
-
-def test_a_patch_of_blur_leaves_the_rest_as_it_was() -> None:
-    clip = clean_clip("textured", generator("patch", 0), 8)
-    changed = (degrade(clip, "patch", 1.0, generator("patch", 1)) != clip).any(axis=(0, 3))
-    assert 0 < changed.sum() < 0.6 * changed.size
-
-
 def test_a_step_sees_the_same_clips_again_and_every_kind_of_fault_in_turn() -> None:
     once, again = training_group(3, 2), training_group(3, 2)
     assert np.array_equal(once.strong, again.strong)
-    assert np.array_equal(once.third, again.third)
-    assert not np.array_equal(once.weak, once.strong)
-    assert not np.array_equal(training_group(3, 3).weak, once.weak)
-    assert set(TURNS) == set(KINDS)
-
-
-def test_a_fault_in_some_frames_leaves_the_others_alone() -> None:
-    """Of 40 groups those whose third clip is clean have frames in which nothing is wrong, and frames in which it is."""
-    partly = 0
-    for index in range(40):
-        group = training_group(5, index)
-        if group.third_is_better:
-            same = (group.strong == group.third).all(axis=(1, 2, 3))
-            assert not same.all()
-            partly += bool(same.any())
-    assert partly > 3
-
-
-def test_an_autoencoders_look_is_a_small_change() -> None:
-    clip = clean_clip("world", generator("look"), 8)
-    look = decoded_look(clip, generator("look", 1))
-    assert 0 < np.abs(look.astype(int) - clip).mean() < 5
+    assert np.array_equal(once.equal, again.equal)
+    assert not np.array_equal(once.clean, once.weak)
+    assert not np.array_equal(training_group(3, 3).clean, once.clean)
 
 
 def test_the_loss_by_hand() -> None:
-    """Two groups, weak 0 and strong -1 in both: in one the third is clean at 1, in the other an equal at 0.5.
+    """One group: clean 1, weak 0, strong -1, equal 0.5 (a twin of clean).
 
-    Order: softplus(-1) = 0.3132617 in both, and softplus(0 - 1) once: (3 * 0.3132617) / 2 = 0.4698925. Across: the one
-    clean clip against both strong ones, softplus(-2) = 0.1269280. Equal: 0.5 * 0.5^2 / 2 = 0.0625. Near 0: 0.05 * 1^2.
-    With another fault beside, the clean clip is held against no other group's: only order and equal stay.
+    softplus(-1) twice = 2 * 0.3132617; across softplus(-2) = 0.1269280; 0.5 * 0.5^2 = 0.125; 0.05 * 1 = 0.05.
     """
-    weak, strong, third = torch.zeros(2), -torch.ones(2), torch.tensor([1.0, 0.5])
-    better = torch.tensor([1.0, 0.0])
-    loss = ranking_loss(weak, strong, third, better, torch.ones(2))
-    assert loss.item() == pytest.approx(0.4698925 + 0.1269280 + 0.0625 + 0.05, abs=1e-5)
-    beside = ranking_loss(weak, strong, third, better, torch.zeros(2))
-    assert beside.item() == pytest.approx(0.4698925 + 0.0625, abs=1e-5)
+    one = torch.ones(1)
+    loss = ranking_loss(one, 0 * one, -one, 0.5 * one, torch.tensor([True]))
+    assert loss.item() == pytest.approx(2 * 0.3132617 + 0.1269280 + 0.125 + 0.05, abs=1e-5)
 
 
 def test_a_cut_run_of_the_recipe_goes_on_like_an_uncut_one(tmp_path: Path) -> None:
@@ -171,10 +109,10 @@ def test_a_cut_run_of_the_recipe_goes_on_like_an_uncut_one(tmp_path: Path) -> No
 
 
 def test_weights_come_back_as_half_precision(tmp_path: Path) -> None:
-    reward = TrainedReward(network=build_network(), margin=0.25, num_steps=7, kinds=("blur", "noise"))
+    reward = TrainedReward(network=build_network(), margin=0.25, num_steps=7)
     save_reward(reward, tmp_path / "r.safetensors")
     loaded = load_reward(tmp_path / "r.safetensors")
-    assert (loaded.margin, loaded.num_steps, loaded.kinds) == (0.25, 7, ("blur", "noise"))
+    assert (loaded.margin, loaded.num_steps) == (0.25, 7)
     for name, tensor in reward.network.state_dict().items():
         assert torch.equal(loaded.network.state_dict()[name], tensor.half().float())
 
@@ -206,14 +144,13 @@ def test_frames_are_thinned_to_eight_a_second_and_made_small() -> None:
     assert as_input(frames[None, :3, :64, :64]).shape == (1, 3, 3, 64, 64)
 
 
-@pytest.mark.parametrize("kind", load_reward(SHIPPED).kinds)
-def test_the_shipped_reward_finds_each_fault_it_was_trained_on_in_unseen_clips(kind: str, reward: RewardJudge) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_shipped_reward_finds_each_fault_in_unseen_clips(kind: str, reward: RewardJudge) -> None:
     """Of 12 held-out clips with a fault of strength 0.8, at least 10 score below the clip itself."""
     below = 0
     for index in range(12):
         rng = generator("unseen", kind, index)
-        is_world = kind in FORM_KINDS or index % 2 == 1
-        clip = clean_clip("world" if is_world else "textured", rng, 8, split="held_out")
+        clip = clean_clip("world" if index % 2 else "textured", rng, 8, split="held_out")
         bad = degrade(clip, kind, 0.8, rng)
         whole = [(0, 8)]
         below += reward.scores(bad, whole, fps=8.0)[0] < reward.scores(clip, whole, fps=8.0)[0]
@@ -260,7 +197,7 @@ def test_the_instructions_hold_the_weights_and_not_their_place(tmp_path: Path) -
         for judge in (RewardJudge(RewardConfig()), RewardJudge(RewardConfig(weights=str(copy))))
     ]
     assert hashes[0] == hashes[1]
-    save_reward(TrainedReward(network=build_network(), margin=0.1, num_steps=0, kinds=()), copy)
+    save_reward(TrainedReward(network=build_network(), margin=0.1, num_steps=0), copy)
     assert RewardJudge(RewardConfig(weights=str(copy))).instructions.split('"weights_sha256": ')[1] != hashes[0]
 
 
@@ -277,12 +214,3 @@ def test_judge_reward_on_the_command_line(fresh_project: Project) -> None:
     assert densedpo("judge", "reward", "demo", "--project", fresh_project.root).out.startswith("reward judged 0 of 3")
     refused = densedpo("judge", "reward", "demo", "--project", fresh_project.root, "--set", "weights=nowhere.st")
     assert (refused.code, "no such file" in refused.err) == (2, True)
-
-
-def test_a_study_labels_by_the_reward_under_the_name_of_the_verb(fresh_project: Project, reward: RewardJudge) -> None:
-    with headline_modules() as modules:
-        study = modules["study"].load_study(FOLDER / "ablations" / "reward.toml")
-        judge = modules["making"].judge_of(fresh_project, study.labels["segments_reward"])
-    assert (judge.annotator, judge.instructions) == (reward.annotator, reward.instructions)
-    pairs = {name: study.labels[arm.labels].num_pairs for name, arm in study.arms.items()}
-    assert (pairs["oracle"], pairs["reward"], pairs["reward_5x"]) == (160, 160, 5 * 160)

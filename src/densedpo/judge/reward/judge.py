@@ -1,7 +1,7 @@
 """The shipped reward as a judge: the segment that a small video-quality network scores higher wins.
 
-The network was trained on synthetic faults of clean clips and has never seen a caption: whether a clip shows what it
-should is not its business.
+The network was trained on synthetic faults (blur, noise, block artefacts, flicker, morphing, held and reordered frames)
+and has never seen a caption: whether a clip shows what it should is not its business.
 """
 
 from __future__ import annotations
