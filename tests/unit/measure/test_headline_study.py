@@ -40,9 +40,9 @@ def test_every_study_parses_and_plans(headline, path: Path):
 
 
 def test_the_main_study_in_counts(headline):
-    """5 arms of 5 seeds; 1120 pairs of each kind; base and 25 runs with 512 + 64 * 4 clips; 100 steps of 16 pairs."""
+    """5 arms of 5 seeds; 1120 pairs of each kind; base and 25 runs with 512 + 64 * 4 clips; 60 steps of 16 pairs."""
     plan = headline["plan"].plan(headline["study"].load_study(FOLDER / "headline.toml"))
-    assert (plan.num_runs, plan.num_pairs, plan.num_pair_visits) == (25, 2240, 25 * 100 * 16)
+    assert (plan.num_runs, plan.num_pairs, plan.num_pair_visits) == (25, 2240, 25 * 60 * 16)
     assert (plan.num_measured_clips, plan.num_decoded_clips) == (26 * 768, 512)
 
 
