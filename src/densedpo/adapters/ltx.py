@@ -24,6 +24,7 @@ from densedpo.adapters.layouts import ltx as layout
 from densedpo.adapters.loading import Opened, UnknownWords
 from densedpo.adapters.lora import load_lora, save_lora
 from densedpo.adapters.pixels import decode_clips, encode_clips
+from densedpo.core.errors import BadInput
 from densedpo.core.seeds import derive_seed, noise, seeded_init
 
 if TYPE_CHECKING:
@@ -177,9 +178,15 @@ class LTXModel:
         return velocity
 
     def sigmas(self, num_steps: int) -> Float[Tensor, " step"]:
-        """The scheduler's noise levels from 1 down to 0; their shift depends on the number of tokens."""
+        """The scheduler's noise levels from 1 down to 0; their shift depends on the number of tokens.
+
+        Raises:
+            BadInput: one step, where the schedule is stretched to a lowest noise level: it needs a first and a last.
+        """
         scheduler, geometry = self._scheduler, self.geometry
         config = scheduler.config
+        if num_steps < 2 and config.get("shift_terminal"):
+            raise BadInput("num_steps = 1: LTX-Video's schedule is stretched between two noise levels; take 2 or more")
         _, num_frames, height, width = geometry.latent_shape
         mu = calculate_shift(
             num_frames * height * width,

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from command_line import densedpo, settings
 from densedpo.adapters import load
+from densedpo.core.errors import BadInput
 from densedpo.core.records import Pair, read_jsonl
 from densedpo.core.workspace import Project, init_project
 from toy import add_toy_clips
@@ -51,7 +52,7 @@ def test_pairs_are_made_and_learned_from(name: str, tmp_path: Path, caplog: pyte
     assert loads(caplog) == sorted([*denoisers, *encoders, "vae"])
     assert densedpo("-v", "generate", "guided", "g", *common, *settings(num_pairs=2, num_steps=3)).code == 0
     assert loads(caplog) == []
-    assert densedpo("-v", "generate", "guided", "h", *common, *settings(num_pairs=2, num_steps=1, seed=1)).code == 0
+    assert densedpo("-v", "generate", "guided", "h", *common, *settings(num_pairs=2, num_steps=2, seed=1)).code == 0
     assert loads(caplog) == [*denoisers, "vae"]
     pair = read_jsonl(project.pairs("g") / "pairs.jsonl", Pair)[0]
     halves = load_file(project.pairs("g") / pair.latents)
@@ -73,3 +74,10 @@ def test_pairs_are_made_and_learned_from(name: str, tmp_path: Path, caplog: pyte
     model.load_adapter(project.run("first") / "adapter.safetensors")
     trained = [p for n, p in model.denoiser.named_parameters() if "lora_B" in n]
     assert any(bool(p.abs().max() > 0) for p in trained)
+
+
+def test_one_step_is_refused_where_the_schedule_needs_two_levels(tmp_path: Path) -> None:
+    model = load(FAMILIES["LTX-Video"].save(tmp_path / "model"))
+    with pytest.raises(BadInput, match="num_steps = 1: LTX-Video's schedule"):
+        model.sigmas(1)
+    assert bool(model.sigmas(2).isfinite().all())
