@@ -111,7 +111,7 @@ class _Loop:
             self._evaluate_if_due()
             last = config.num_steps if self._bench.until is None else self._bench.until
             steps = range(self.state.step + 1, last + 1)
-            for step in track(steps, what=f"learning ({config.objective}), steps"):
+            for step in track(steps, what=f"learning {self._bench.folder.name} ({config.objective}), steps"):
                 if config.patience and self.state.evaluations_since_best >= config.patience:
                     break
                 if config.stop_on_alarm and self.state.alarmed_step is not None:
@@ -224,7 +224,8 @@ class _Loop:
         """Says how the run is doing, and what is wrong with it if anything is."""
         folder, found = self._bench.folder, False
         if self._bench.team.is_first:
-            _log.info("%s", health_line(row))
+            if line := health_line(row):
+                _log.info("%s", line)
             alarms = find_alarms(read_metrics(folder, "train"), read_metrics(folder, "validation"))
             raise_alarms(folder, alarms)
             found = bool(alarms)

@@ -9,11 +9,13 @@ if TYPE_CHECKING:
 
 
 def health_line(row: Row) -> str:
-    """One evaluation in words.
+    """One evaluation in words; an empty line at step 0, where policy and reference are one.
 
     Args:
         row: of the validation pairs, as `Evaluation.run` gives it.
     """
+    if row["step"] == 0:
+        return ""
     parts = [_ranked(row), _winner(row), _loser(row), _drift(row)]
     return f"step {row['step']}, held-out pairs: {'; '.join(part for part in parts if part)}"
 
@@ -24,28 +26,24 @@ def _ranked(row: Row) -> str:
         return ""
     spread = "" if error is None else f" (+- {100 * error:.0f})"
     verdict = "" if error is None or abs(accuracy - 0.5) > 2 * error else ", not told from chance"
-    return f"{100 * accuracy:.0f} %{spread} of the frames are ranked as labelled{verdict}"
+    return f"{100 * accuracy:.0f} %{spread} of frames ranked as labelled{verdict}"
 
 
 def _winner(row: Row) -> str:
     gap = _number(row, "win_gap")
     if gap is None or gap == 0:
         return ""
-    if gap < 0:
-        return f"the winner has become more likely (its error fell by {-gap:.1e})"
-    return f"the winner has become less likely (its error rose by {gap:.1e})"
+    return f"winner {'more' if gap < 0 else 'less'} likely (error {gap:+.1e})"
 
 
 def _loser(row: Row) -> str:
     share = _number(row, "loser_dominant")
-    return (
-        "" if share is None else f"{100 * share:.0f} % of what is ranked right is won only because the loser got worse"
-    )
+    return "" if share is None else f"{100 * share:.0f} % of these won only by a worse loser"
 
 
 def _drift(row: Row) -> str:
     drift = _number(row, "drift")
-    return "" if drift is None else f"predictions have moved from the reference's by {drift:.1e} (mean square)"
+    return "" if drift is None else f"drift {drift:.1e}"
 
 
 def _number(row: Row, name: str) -> float | None:
