@@ -21,7 +21,7 @@ from densedpo.core.workspace import Project
 from densedpo.judge.store import LabelStore
 from densedpo.judge.studies.invitations import invite
 from studio_example import Room, new_id, whole_choice
-from studio_live import Process, listening
+from studio_live import Process
 
 
 def cookies_of(url: str, token: str) -> dict[str, str]:
@@ -109,7 +109,7 @@ def times_of_saves(url: str, cookies: list[dict[str, str]], *, num_saves: int) -
         with httpx2.Client(base_url=url, timeout=60, cookies=cookie) as client:
             for _ in range(num_saves):
                 items = client.post("/api/work", json={}).json()["items"]
-                time.sleep(0.5)
+                time.sleep(1.0)
                 started = time.monotonic()
                 answer = client.post("/api/saves", json=submission(items[0]["assignment"]))
                 times.append(time.monotonic() - started)
@@ -127,22 +127,25 @@ def times_of_saves(url: str, cookies: list[dict[str, str]], *, num_saves: int) -
 
 
 @pytest.mark.slow
-def test_twenty_people_at_once_wait_less_than_a_quarter_of_a_second(new_room: Callable[..., Room]) -> None:
+def test_twenty_people_at_once_wait_less_than_a_quarter_of_a_second(
+    start: Callable[..., Process], fresh_project: Project
+) -> None:
     """Each saves every second or so, as fast hands do; the 95th percentile of a save's time counts.
 
-    What waits for others' programs on this machine is not the studio's: the best of up to three rounds counts, as one
-    undisturbed round cannot come about where the studio itself is too slow.
+    The studio is a process of its own, as the people's browsers are not in it. What waits for others' programs on this
+    machine is not the studio's: the best of up to three rounds counts, as one undisturbed round cannot come about where
+    the studio itself is too slow.
     """
-    room = new_room(overlap=1000, must_watch=False)
     slowest: list[float] = []
-    with listening(room) as live:
-        tokens = [invite(room.store.database, f"p{i}", is_admin=False) for i in range(20)]
-        cookies = [cookies_of(live.url, token) for token in tokens]
-        for round_ in range(3):
-            slowest.append(float(np.quantile(times_of_saves(live.url, cookies, num_saves=6), 0.95)))
-            assert len(room.labels()) == 20 * 6 * 3 * (round_ + 1)
-            if slowest[-1] < 0.25:
-                break
+    server = start()
+    with LabelStore.open(fresh_project.labels_db) as store:
+        tokens = [invite(store.database, f"p{i}", is_admin=False) for i in range(20)]
+    cookies = [cookies_of(server.url, token) for token in tokens]
+    for round_ in range(3):
+        slowest.append(float(np.quantile(times_of_saves(server.url, cookies, num_saves=6), 0.95)))
+        assert len(stored_saves(fresh_project.root)) == 20 * 6 * (round_ + 1)
+        if slowest[-1] < 0.25:
+            break
     assert min(slowest) < 0.25, slowest
 
 
