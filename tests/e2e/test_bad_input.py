@@ -412,8 +412,8 @@ def test_a_full_disk(project: Project, original: Project, toy_model_dir: Path, f
 
 
 def made_in(project: Project, folder: str) -> Files:
-    """What a stage made in its folder: without logs, and without what `learn` caches beside the pairs."""
-    apart = ("/tensorboard/", "/reference_cache/")
+    """What a stage made in its folder: without logs, and without what later stages cache beside clips and pairs."""
+    apart = ("/tensorboard/", "/reference_cache/", "/captions/")
     found = {name: data for name, data in content(project).items() if name.startswith(folder)}
     return {name: data for name, data in found.items() if not any(part in name for part in apart)}
 
