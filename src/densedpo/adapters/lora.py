@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Final
 
@@ -57,12 +58,22 @@ def save_lora(loader: Loader, denoiser: ModelMixin, path: Path) -> Path:
                 weight_name=part.name,
                 transformer_lora_adapter_metadata=metadata,
             )
-        write_atomic(file, part.read_bytes())
+        write_atomic(file, _in_order(part.read_bytes()))
     except SafetensorError as error:  # how it reports a disk that refuses, without the error's number
         raise BadInput(f"cannot write {file}: {error}; nothing was lost, free space and rerun") from error
     finally:
         part.unlink(missing_ok=True)
     return file
+
+
+def _in_order(safetensors: bytes) -> bytes:
+    """The same file with its metadata sorted: safetensors writes them in an order that differs from call to call."""
+    size = int.from_bytes(safetensors[:8], "little")
+    header = json.loads(safetensors[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    padded = text.ljust(-(-len(text) // 8) * 8)  # the tensors' bytes begin at a multiple of 8
+    return len(padded).to_bytes(8, "little") + padded + safetensors[8 + size :]
 
 
 def load_lora(loader: Loader, denoiser: ModelMixin, path: Path) -> None:
