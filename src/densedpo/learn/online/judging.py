@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from time import sleep
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from densedpo.core.errors import BadInput, Interrupted
@@ -123,6 +123,6 @@ def _wait(seconds: float, patience: Patience) -> float:
     left = seconds
     while left > 0:
         patience.poll()
-        time.sleep(min(1.0, left))
+        sleep(min(1.0, left))
         left -= 1.0
     return seconds

@@ -129,7 +129,7 @@ def test_a_judge_that_is_away_is_waited_for_and_nothing_is_trained_meanwhile(
         assert not (prompted.run("away") / "metrics.jsonl").exists()
         slept.append(seconds)
 
-    monkeypatch.setattr("densedpo.learn.online.judging.time.sleep", sleep)
+    monkeypatch.setattr("densedpo.learn.online.judging.sleep", sleep)
     rewards = [{"judge": "online_judges:Away", "options": {"file": str(away)}}]
     folder = train_online(prompted, "away", toy_model_dir, online_config(rewards=rewards, num_rounds=1))
     assert sum(slept) == 7.0
