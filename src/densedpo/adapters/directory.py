@@ -196,6 +196,17 @@ def integer(path: Path, key: str, default: int) -> int:
     return value
 
 
+def refuse_long_tokens(folder: Path) -> None:
+    """Refuses a denoiser whose tokens span several latent frames, to which no one label belongs.
+
+    Raises:
+        BadInput: names the key.
+    """
+    transformer = folder / "transformer" / "config.json"
+    if integer(transformer, "patch_size_t", 1) != 1:
+        raise BadInput(f"{transformer}: patch_size_t is not 1: a token of several latent frames is not supported")
+
+
 def check_components(folder: Path, components: Mapping[str, tuple[str, ...]]) -> None:
     """Refuses a directory whose index names another class for a component than those that are supported.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from densedpo.cli.options import ConfigOption, ModelOption, ProjectOption, SetOption
+from densedpo.cli.options import ConfigOption, DryRunOption, ModelOption, ProjectOption, SetOption
 
 if TYPE_CHECKING:
     from densedpo.generate.plan import PairPlan
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Generate pairs of clips, and calibrate how they start.")
 
 NameArgument = Annotated[str, typer.Argument(help="Name of the set of pairs: pairs/NAME.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Estimate time, disk and memory; write nothing.")]
 
 
 @app.command()

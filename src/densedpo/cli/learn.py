@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from densedpo.cli.online import online
-from densedpo.cli.options import AllowStaleOption, ConfigOption, ModelOption, ProjectOption, SetOption
+from densedpo.cli.options import AllowStaleOption, ConfigOption, DryRunOption, ModelOption, ProjectOption, SetOption
 
 app = typer.Typer(no_args_is_help=True, help="Train an adapter from preferences.")
 
@@ -27,14 +27,13 @@ def offline(
     config: ConfigOption = None,
     set_: SetOption = [],
     allow_stale: AllowStaleOption = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate time, disk and memory; write nothing.")] = False,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Train on labelled pairs, or on the real clips with objective = 'sft'; goes on where it was cut."""
     from densedpo.core.config import load_config
     from densedpo.core.workspace import find_project
     from densedpo.learn.config import LearnConfig
     from densedpo.learn.run import learn_offline, read_inputs
-    from densedpo.learn.stop import InterruptedByUser
 
     settings = load_config(LearnConfig, config, set_)
     found = find_project(project)
@@ -45,11 +44,7 @@ def offline(
 
         typer.echo(str(estimate_run(inputs)))
         return
-    try:
-        folder = learn_offline(found, name, **named, config=settings, allow_stale=allow_stale)
-    except InterruptedByUser as stop:
-        typer.echo(f"densedpo: {stop}", err=True)
-        raise typer.Exit(130) from None
+    folder = learn_offline(found, name, **named, config=settings, allow_stale=allow_stale)
     left = "transformer/" if settings.train == "full" else "adapter.safetensors"
     typer.echo(f"{found.relative(folder)}/{left}; next: densedpo measure run {name} --run {name}")
 

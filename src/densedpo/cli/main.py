@@ -106,7 +106,7 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
     except BadInput as error:
         _leave(str(error), 2)
     except Interrupted as error:
-        _leave(str(error), 75)
+        _leave(str(error), error.exit_code)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in _EXTRA_OF:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from densedpo.cli.options import AllowStaleOption, ConfigOption, ModelOption, ProjectOption, SetOption
+from densedpo.cli.options import AllowStaleOption, ConfigOption, DryRunOption, ModelOption, ProjectOption, SetOption
 
 
 def online(
@@ -16,14 +16,13 @@ def online(
     config: ConfigOption = None,
     set_: SetOption = [],
     allow_stale: AllowStaleOption = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate time, disk and memory; write nothing.")] = False,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Train a LoRA on pairs that it makes itself and a reward judges, round by round; goes on where it was cut."""
     from densedpo.core.config import load_config
     from densedpo.core.workspace import find_project
     from densedpo.learn.online.config import OnlineConfig
     from densedpo.learn.online.run import learn_online, read_online_inputs
-    from densedpo.learn.stop import InterruptedByUser
 
     settings = load_config(OnlineConfig, config, set_)
     found = find_project(project)
@@ -33,9 +32,5 @@ def online(
 
         typer.echo(str(estimate_online(inputs)))
         return
-    try:
-        folder = learn_online(found, name, model=model, config=settings, allow_stale=allow_stale)
-    except InterruptedByUser as stop:
-        typer.echo(f"densedpo: {stop}", err=True)
-        raise typer.Exit(130) from None
+    folder = learn_online(found, name, model=model, config=settings, allow_stale=allow_stale)
     typer.echo(f"{found.relative(folder)}/adapter.safetensors; next: densedpo measure run {name} --run {name}")

@@ -15,3 +15,4 @@ SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help
 ModelOption = Annotated[str, typer.Option("--model", help="Model folder, or 'tiny' for the one that is shipped.")]
 AllowStaleOption = Annotated[bool, typer.Option("--allow-stale", help="Use inputs that have changed upstream.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Estimate time, disk and memory; write nothing.")]

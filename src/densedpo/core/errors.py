@@ -9,3 +9,5 @@ class BadInput(ValueError):
 
 class Interrupted(Exception):
     """Work cut short on purpose with everything needed to go on already on disk; exit code 75."""
+
+    exit_code = 75

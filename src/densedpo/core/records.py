@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeVar
 
 from pydantic import ConfigDict, JsonValue, TypeAdapter, ValidationError
 
@@ -28,6 +28,7 @@ else:
 
 SceneWords = dict[str, str | float]  # dataclasses.asdict of a scene of the procedural world
 ClipSide = Literal["a", "b"]
+CLIP_SIDES: Final[tuple[ClipSide, ClipSide]] = ("a", "b")
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 

@@ -17,7 +17,7 @@ from densedpo.core.provenance import sha256_file, sha256_json
 from densedpo.core.records import Pair, Prompt
 from densedpo.core.workspace import Project, require_fresh
 from densedpo.generate.config import ArenaConfig
-from densedpo.generate.plan import PairPlan, PairRequest, PlannedPair, pair_of, select_prompts
+from densedpo.generate.plan import PairPlan, PairRequest, PlannedPair, pair_of, request_for, select_prompts
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -80,16 +80,15 @@ def plan_arena(
     a, b = (contestant(project, each, model=model) for each in (first, second))
     if a == b:
         raise BadInput(f"an arena is between two models, not {first} and {second}; name two runs, or a run and {BASE}")
-    defaults = catalogue.defaults(model)
     prompts = select_prompts(project, config.splits, seed=config.seed, allow_clipless=True)
     if len(prompts) < config.num_pairs:
         raise BadInput(f"num_pairs = {config.num_pairs}, but these splits hold {len(prompts)} prompts")
-    request = PairRequest(
-        kind="arena",
-        model=sha256_json([a.fingerprint, b.fingerprint]),
-        geometry=catalogue.geometry(model),
-        num_steps=config.num_steps or defaults.num_steps,
-        guidance_scale=defaults.guidance_scale if config.guidance_scale is None else config.guidance_scale,
+    request = request_for(
+        "arena",
+        model,
+        weights=sha256_json([a.fingerprint, b.fingerprint]),
+        num_steps=config.num_steps,
+        guidance_scale=config.guidance_scale,
         seed=config.seed,
     )
     pairs = PairPlan(

@@ -91,11 +91,7 @@ def plan_guided(project: Project, name: str, *, model: str | Path, config: Guide
     Raises:
         BadInput: no such model, no clips in these splits, clips of another size or without latents for this model.
     """
-    defaults = catalogue.defaults(model)
-    low = config.eta_min if config.eta_min is not None else defaults.eta_min
-    high = config.eta_max if config.eta_max is not None else defaults.eta_max
-    if low > high:
-        raise BadInput(f"eta_min = {low} is above eta_max = {high}")
+    low, high = eta_range(model, config.eta_min, config.eta_max)
     prompts = select_prompts(project, config.splits, seed=config.seed, allow_clipless=False)
     latents = latents_of_clips(project, prompts, model=model)
 
@@ -104,6 +100,20 @@ def plan_guided(project: Project, name: str, *, model: str | Path, config: Guide
 
     extra: dict[str, JsonValue] = {"eta_min": low, "eta_max": high}
     return _plan(project, name, "guided", model, config, prompts, eta_of=eta_of, latents=latents, extra=extra)
+
+
+def eta_range(model: str | Path, eta_min: float | None, eta_max: float | None) -> tuple[float, float]:
+    """The range that eta is drawn from; an end that is not given is the model's own.
+
+    Raises:
+        BadInput: it is empty.
+    """
+    defaults = catalogue.defaults(model)
+    low = defaults.eta_min if eta_min is None else eta_min
+    high = defaults.eta_max if eta_max is None else eta_max
+    if low > high:
+        raise BadInput(f"eta_min = {low} is above eta_max = {high}")
+    return low, high
 
 
 def draw_eta(low: float, high: float, *parts: int | str) -> float:
@@ -184,13 +194,12 @@ def _plan(
     latents: dict[str, Path],
     extra: dict[str, JsonValue] | None = None,
 ) -> PairPlan:
-    defaults = catalogue.defaults(model)
-    request = PairRequest(
-        kind=kind,
-        model=catalogue.fingerprint(model),
-        geometry=catalogue.geometry(model),
-        num_steps=config.num_steps or defaults.num_steps,
-        guidance_scale=defaults.guidance_scale if config.guidance_scale is None else config.guidance_scale,
+    request = request_for(
+        kind,
+        model,
+        weights=catalogue.fingerprint(model),
+        num_steps=config.num_steps,
+        guidance_scale=config.guidance_scale,
         seed=config.seed,
     )
     settings: dict[str, JsonValue] = {
@@ -218,6 +227,25 @@ def _plan(
         decode=config.decode,
         settings=settings,
         pairs=tuple(pairs),
+    )
+
+
+def request_for(
+    kind: Kind, model: str | Path, *, weights: str, num_steps: int | None, guidance_scale: float | None, seed: int
+) -> PairRequest:
+    """What all pairs of a plan share; steps and guidance that are not given are the model's own.
+
+    Args:
+        weights: the identity of what makes the pairs: of the model, or of a policy on it.
+    """
+    defaults = catalogue.defaults(model)
+    return PairRequest(
+        kind=kind,
+        model=weights,
+        geometry=catalogue.geometry(model),
+        num_steps=num_steps or defaults.num_steps,
+        guidance_scale=defaults.guidance_scale if guidance_scale is None else guidance_scale,
+        seed=seed,
     )
 
 

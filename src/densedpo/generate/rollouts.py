@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from densedpo.adapters import catalogue
-from densedpo.core.errors import BadInput
 from densedpo.generate.plan import (
     PairPlan,
     PairRequest,
     PlannedPair,
     draw_eta,
+    eta_range,
     latents_of_clips,
     pair_of,
+    request_for,
 )
 
 if TYPE_CHECKING:
@@ -76,19 +77,15 @@ def plan_rollouts(
     Raises:
         BadInput: no such model, an empty range of eta; for guided rollouts a prompt without a clip of this model's.
     """
-    defaults = catalogue.defaults(settings.model)
-    request = PairRequest(
-        kind=settings.kind,
-        model=settings.policy,
-        geometry=catalogue.geometry(settings.model),
-        num_steps=settings.num_steps or defaults.num_steps,
-        guidance_scale=defaults.guidance_scale if settings.guidance_scale is None else settings.guidance_scale,
+    request = request_for(
+        settings.kind,
+        settings.model,
+        weights=settings.policy,
+        num_steps=settings.num_steps,
+        guidance_scale=settings.guidance_scale,
         seed=settings.seed,
     )
-    low = defaults.eta_min if settings.eta_min is None else settings.eta_min
-    high = defaults.eta_max if settings.eta_max is None else settings.eta_max
-    if low > high:
-        raise BadInput(f"eta_min = {low} is above eta_max = {high}")
+    low, high = eta_range(settings.model, settings.eta_min, settings.eta_max)
     is_guided = settings.kind == "guided"
     prompts = list({visit.prompt.id: visit.prompt for visit in visits}.values())
     latents = latents_of_clips(source, prompts, model=settings.model) if is_guided else {}

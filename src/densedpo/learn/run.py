@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from densedpo.adapters import catalogue
-from densedpo.core.config import dump_toml
+from densedpo.core.config import Config, dump_toml
 from densedpo.core.errors import BadInput
 from densedpo.core.files import write_atomic, writing
 from densedpo.core.provenance import provenance, sha256_json
@@ -242,10 +242,24 @@ def require_same_run(folder: Path, identity: dict[str, JsonValue]) -> None:
         raise BadInput(f"{folder} holds another run: {'; '.join(differences)}; name another run or remove the folder")
 
 
-def write_run_file(inputs: RunInputs, identity: dict[str, JsonValue], *, strategy: str) -> None:
-    """config.toml and run.json, before the first step; a run that goes on keeps its first run.json."""
-    if (inputs.folder / RUN_FILE).exists():
+def write_run_record(folder: Path, config: Config, row: Mapping[str, JsonValue]) -> None:
+    """config.toml and run.json, before the first step; a run that goes on keeps its first run.json.
+
+    Args:
+        row: what the run was asked for; when it began and what made it are added.
+    """
+    if (folder / RUN_FILE).exists():
         return
+    began: dict[str, JsonValue] = {
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "made": provenance(),
+    }
+    write_atomic(folder / "config.toml", dump_toml(config))
+    write_atomic(folder / RUN_FILE, json.dumps({**row, **began}, indent=2) + "\n")
+
+
+def write_run_file(inputs: RunInputs, identity: dict[str, JsonValue], *, strategy: str) -> None:
+    """`write_run_record` of a run on pairs that are known before it starts."""
     row: dict[str, JsonValue] = {
         "name": inputs.name,
         "model": inputs.model,
@@ -255,11 +269,8 @@ def write_run_file(inputs: RunInputs, identity: dict[str, JsonValue], *, strateg
         "train_pairs": [pair.id for pair in inputs.splits.train],
         "validation_pairs": [pair.id for pair in inputs.splits.validation],
         "left_out_pairs": [pair.id for pair in inputs.splits.left_out],
-        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "made": provenance(),
     }
-    write_atomic(inputs.folder / "config.toml", dump_toml(inputs.config))
-    write_atomic(inputs.folder / RUN_FILE, json.dumps(row, indent=2) + "\n")
+    write_run_record(inputs.folder, inputs.config, row)
 
 
 def _differences(before: object, now: object, name: str = "") -> Sequence[str]:

@@ -14,6 +14,8 @@ from densedpo.core.errors import Interrupted
 class InterruptedByUser(Interrupted):
     """A person pressed Ctrl-C; exit code 130, where a machine's SIGTERM has 75. As resumable as the other."""
 
+    exit_code = 130
+
 
 class StopFlag:
     """Whether the user or the machine asked for the work to end."""

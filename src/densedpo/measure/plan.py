@@ -14,11 +14,11 @@ from densedpo.core.provenance import sha256_file, sha256_json
 from densedpo.core.records import Clip, Pair, Prompt, read_jsonl
 from densedpo.core.workspace import Project, read_stamp, require_fresh
 from densedpo.generate.plan import latents_of_clips, pixel_scale, select_prompts
+from densedpo.learn.export import ADAPTER_FILE, trained_file
 from densedpo.measure.config import MeasureConfig
 from densedpo.measure.records import Settings, Subject
 from densedpo.measure.score import SCORING_VERSION
 
-ADAPTER_FILE: Final = "adapter.safetensors"
 DTYPE: Final = "float32"  # what `adapters.load` gives unless asked otherwise
 _PROMPT_ORDER_SEED: Final = 0  # apart from the run's seed: another seed is other noise for the same prompts
 
@@ -149,12 +149,10 @@ def _clips(project: Project, prompts: tuple[Prompt, ...], *, model: str | Path) 
 
 
 def _adapter(project: Project, run: str) -> Path:
-    adapter, weights = project.run(run) / ADAPTER_FILE, project.run(run) / catalogue.WEIGHTS_FILE
-    if weights.is_file():
-        return weights
-    if not adapter.is_file():
+    trained = trained_file(project.run(run))
+    if not trained.is_file():
         raise BadInput(f"run {run!r} has no {ADAPTER_FILE}: it is unfinished; run `densedpo learn` again")
-    return adapter
+    return trained
 
 
 def _settings(model: str | Path, prompts: tuple[Prompt, ...], config: MeasureConfig) -> Settings:

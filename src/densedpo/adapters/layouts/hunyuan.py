@@ -7,7 +7,15 @@ from typing import Annotated, Final
 
 from pydantic import Field, field_validator
 
-from densedpo.adapters.directory import Factors, Family, Settings, integer, read_json, read_settings
+from densedpo.adapters.directory import (
+    Factors,
+    Family,
+    Settings,
+    integer,
+    read_json,
+    read_settings,
+    refuse_long_tokens,
+)
 from densedpo.core.errors import BadInput
 
 CLASSES: Final[dict[str, tuple[str, ...]]] = {
@@ -73,8 +81,7 @@ def refuse(folder: Path) -> None:
     transformer = folder / "transformer" / "config.json"
     if read_json(transformer).get("image_condition_type") is not None:
         raise BadInput(f"{transformer}: image_condition_type is set: only text-to-video is supported")
-    if integer(transformer, "patch_size_t", 1) != 1:
-        raise BadInput(f"{transformer}: patch_size_t is not 1: a token of several latent frames is not supported")
+    refuse_long_tokens(folder)
 
 
 def recorded(folder: Path) -> dict[str, object]:

@@ -7,8 +7,15 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from densedpo.adapters.directory import Factors, Family, Settings, integer, read_json, read_settings
-from densedpo.core.errors import BadInput
+from densedpo.adapters.directory import (
+    Factors,
+    Family,
+    Settings,
+    integer,
+    read_json,
+    read_settings,
+    refuse_long_tokens,
+)
 
 CLASSES: Final[dict[str, tuple[str, ...]]] = {
     "transformer": ("LTXVideoTransformer3DModel",),
@@ -50,17 +57,6 @@ def factors(folder: Path) -> Factors:
     )
 
 
-def refuse(folder: Path) -> None:
-    """Refuses tokens of several latent frames.
-
-    Raises:
-        BadInput: names the key.
-    """
-    transformer = folder / "transformer" / "config.json"
-    if integer(transformer, "patch_size_t", 1) != 1:
-        raise BadInput(f"{transformer}: patch_size_t is not 1: a token of several latent frames is not supported")
-
-
 def recorded(folder: Path) -> dict[str, object]:
     """The frame rate: the denoiser's positions are in seconds."""
     return {"fps": settings_of(folder).fps}
@@ -80,6 +76,6 @@ FAMILY: Final = Family(
     settings=settings_of,
     factors=factors,
     lora_targets=LORA_TARGETS,
-    refuse=refuse,
+    refuse=refuse_long_tokens,
     recorded=recorded,
 )

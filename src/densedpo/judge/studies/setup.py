@@ -11,7 +11,7 @@ from typing import Final, Literal
 from sqlalchemy import Connection
 
 from densedpo.core.errors import BadInput
-from densedpo.core.records import ClipSide, Judgement, Pair
+from densedpo.core.records import CLIP_SIDES, ClipSide, Judgement, Pair
 from densedpo.core.seeds import derive_seed
 from densedpo.judge.aggregate import latest
 from densedpo.judge.pairset import PairSet, ranges_of
@@ -20,7 +20,6 @@ from densedpo.judge.studies import ledger
 from densedpo.judge.studies.config import StudyConfig, require_same_question
 from densedpo.judge.studies.records import Copy, Item, Study
 
-_SIDES: Final[tuple[ClipSide, ...]] = ("a", "b")
 _SIGN: Final = {"a": 1, "b": -1, "tie": 0}
 
 
@@ -64,7 +63,7 @@ def shown_left(key: bytes, item: str, person: str, number: int) -> Literal["a", 
     again to check what was logged.
     """
     drawn = hmac.new(key, f"{item}/{person}/{number}".encode(), hashlib.sha256).digest()
-    return _SIDES[drawn[0] & 1]
+    return CLIP_SIDES[drawn[0] & 1]
 
 
 def _new_items(connection: Connection, study: Study, pairs: PairSet, gold: Mapping[str, tuple[int, ...]]) -> list[Item]:
@@ -84,7 +83,7 @@ def _new_units(
     if not as_made.issuperset(pairs.hashes.values()):
         drawn = sorted(pairs, key=lambda pair: derive_seed(settings.seed, "study order", pair.id))
         set_aside = {pair.id for pair in [p for p in drawn if p.id in gold][: settings.num_gold]}
-        sides: tuple[ClipSide | None, ...] = _SIDES if settings.kind == "scores" else (None,)
+        sides: tuple[ClipSide | None, ...] = CLIP_SIDES if settings.kind == "scores" else (None,)
         units = [
             _Unit(pair=pair, side=side, gold=gold[pair.id] if side is None and pair.id in set_aside else None)
             for pair in drawn[: settings.num_items]
@@ -94,7 +93,9 @@ def _new_units(
     if settings.frozen_share > 0 and len(copied) < settings.num_frozen:
         chosen = sorted(pairs, key=lambda pair: derive_seed(settings.seed, "study frozen", pair.id))
         units += [
-            _Unit(pair=pair, side=_SIDES[derive_seed(settings.seed, "study frozen side", pair.id) & 1], copy="frozen")
+            _Unit(
+                pair=pair, side=CLIP_SIDES[derive_seed(settings.seed, "study frozen side", pair.id) & 1], copy="frozen"
+            )
             for pair in chosen[: settings.num_frozen]
             if pairs.hashes[pair.id] not in copied
         ]

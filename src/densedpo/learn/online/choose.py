@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from densedpo.core.records import ClipSide
+from densedpo.core.records import CLIP_SIDES, ClipSide
 from densedpo.judge.protocol import better
 
 Rewards = tuple[float, ...]
@@ -68,7 +68,7 @@ def choose(
         rollouts = [
             Rollout(pair_id=pair_id, side=side, rewards=rewards[pair_id, side])
             for pair_id in pair_ids
-            for side in _SIDES
+            for side in CLIP_SIDES
             if (pair_id, side) in rewards
         ]
         means += [rollout.mean for rollout in rollouts]
@@ -94,6 +94,3 @@ def choose(
         mean_reward=sum(means) / len(means) if means else None,
         mean_gap=sum(gaps) / len(gaps) if gaps else None,
     )
-
-
-_SIDES: tuple[ClipSide, ClipSide] = ("a", "b")

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from densedpo.core.media import read_pair_mp4
+from densedpo.core.records import CLIP_SIDES
 from densedpo.generate.rollouts import PromptVisit, RolloutSettings, plan_rollouts
 from densedpo.judge.pairset import PairSet
 from densedpo.judge.store import LabelStore
+from densedpo.learn.export import ADAPTER_FILE
 from densedpo.learn.online.judging import Patience, judge_all
 from densedpo.learn.online.looks import HELD_OUT, REWARD, GuardClip, Look, read_look, write_look
 from densedpo.learn.online.rewards import rewards_of
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     from densedpo.learn.online.choose import Rewards
 
 GUARD: Final = "guard"
-ADAPTER_FILE: Final = "adapter.safetensors"
-_SIDES: Final[tuple[ClipSide, ClipSide]] = ("a", "b")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +88,7 @@ def _clips(pair: Pair, pairs: PairSet, scores: dict[str, dict[tuple[str, ClipSid
     clips = read_pair_mp4(pairs.folder / pair.video, pixel_scale=pair.pixel_scale)
     apart = distances_to_others([clip_feature(clip) for clip in clips])
     rows = []
-    for seed, (side, clip) in enumerate(zip(_SIDES, clips, strict=True)):
+    for seed, (side, clip) in enumerate(zip(CLIP_SIDES, clips, strict=True)):
         values: dict[str, float | None] = {
             "motion": _motion(clip, fps=pair.fps),
             "diversity": float(apart[seed]),

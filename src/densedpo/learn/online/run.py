@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from densedpo.adapters import catalogue
-from densedpo.core.config import dump_toml
 from densedpo.core.errors import BadInput
 from densedpo.core.files import write_atomic, writing
-from densedpo.core.provenance import provenance, sha256_json
+from densedpo.core.provenance import sha256_json
 from densedpo.core.records import Prompt
 from densedpo.core.workspace import Project, content_hash, read_stamp, require_fresh, write_stamp
 from densedpo.generate.plan import select_prompts
 from densedpo.learn.processes.launch import World, launched, require_strategy, stated
-from densedpo.learn.run import RUN_FILE, require_same_run, settings_identity
+from densedpo.learn.run import require_same_run, settings_identity, write_run_record
 from densedpo.learn.stop import stop_on_signals
 
 if TYPE_CHECKING:
@@ -160,9 +158,6 @@ def require_one_process(config: OnlineConfig, world: World) -> None:
 
 
 def _write_run_file(inputs: OnlineInputs, identity: dict[str, JsonValue], *, strategy: str) -> None:
-    """config.toml and run.json, before the first round; a run that goes on keeps its first run.json."""
-    if (inputs.folder / RUN_FILE).exists():
-        return
     config = inputs.config
     row: dict[str, JsonValue] = {
         "name": inputs.name,
@@ -176,9 +171,5 @@ def _write_run_file(inputs: OnlineInputs, identity: dict[str, JsonValue], *, str
         "train_pairs": [],
         "validation_pairs": [],
         "left_out_pairs": [],
-        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "made": provenance(),
     }
-    written = config.model_copy(update={"learn": config.training})
-    write_atomic(inputs.folder / "config.toml", dump_toml(written))
-    write_atomic(inputs.folder / RUN_FILE, json.dumps(row, indent=2) + "\n")
+    write_run_record(inputs.folder, config.model_copy(update={"learn": config.training}), row)
