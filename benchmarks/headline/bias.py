@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from study import GuidedPairs
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from densedpo.metrics.motion_bias import BiasCheck
 
 BiasRow = dict[str, "JsonValue"]
+SEGMENT_S: Final = 1.0
 
 
 def motion_bias(project: Project, study: Study, annotators: Mapping[str, str]) -> list[BiasRow]:
@@ -36,7 +37,8 @@ def motion_bias(project: Project, study: Study, annotators: Mapping[str, str]) -
         pairs, seconds = PairSet.read(project.pairs(labels.pairs)), labels.judge.segment_seconds
         with LabelStore.open(project.labels_db) as store:
             answers = read_answers(pairs, store, annotators[name], segment_seconds=seconds)
-        moved = measure_pairs(pairs, folder, segment_seconds=seconds)
+        # by segments also where whole clips were judged: a row has the whole clip's motion as well
+        moved = measure_pairs(pairs, folder, segment_seconds=SEGMENT_S)
         checks = label_bias(answers, moved, pairs, threshold=threshold, seed=0, num_draws=NUM_DRAWS)
         rows += [bias_row(check, of=name, kind=study.pairs[labels.pairs].kind) for check in checks]
     sets = study.used_pairs()
@@ -44,7 +46,7 @@ def motion_bias(project: Project, study: Study, annotators: Mapping[str, str]) -
     for one in guided:
         for other in sets.keys() - set(guided):
             both = [PairSet.read(project.pairs(name)) for name in (one, other)]
-            moved, apart = (measure_pairs(each, folder, segment_seconds=1.0) for each in both)
+            moved, apart = (measure_pairs(each, folder, segment_seconds=SEGMENT_S) for each in both)
             check = alignment(moved, both[0], apart, both[1], seed=0, num_draws=NUM_DRAWS)
             rows.append(bias_row(check, of=f"{one} against {other}", kind="guided"))
     return rows

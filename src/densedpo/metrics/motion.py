@@ -95,8 +95,17 @@ def segment_motion(frames: NDArray[np.uint8], segments: Sequence[tuple[int, int]
     Raises:
         ValueError: a segment holds no step.
     """
+    return _by_segment(step_motion(frames), segments, fps=fps)
+
+
+def clip_and_segment_motion(
+    frames: NDArray[np.uint8], segments: Sequence[tuple[int, int]], *, fps: float
+) -> tuple[Motion, tuple[Motion, ...]]:
+    """`measure_motion` and `segment_motion` of a clip; flow is found once where its own rate is the stated one."""
+    if fps != FLOW_FPS:
+        return measure_motion(frames, fps=fps), segment_motion(frames, segments, fps=fps)
     steps = step_motion(frames)
-    return tuple(_mean_of(_cut(steps, max(start - 1, 0), stop - 1), fps=fps) for start, stop in segments)
+    return _mean_of(steps, fps=fps), _by_segment(steps, segments, fps=fps)
 
 
 def step_motion(frames: NDArray[np.uint8]) -> Steps:
@@ -193,6 +202,10 @@ def _one_step(flow: NDArray[np.float32], moving: NDArray[np.bool_]) -> tuple[flo
     on_moving = float(magnitude[moving].mean(dtype=np.float64))
     share = float(moving.mean())
     return on_moving * share, on_moving, share
+
+
+def _by_segment(steps: Steps, segments: Sequence[tuple[int, int]], *, fps: float) -> tuple[Motion, ...]:
+    return tuple(_mean_of(_cut(steps, max(start - 1, 0), stop - 1), fps=fps) for start, stop in segments)
 
 
 def _cut(steps: Steps, start: int, stop: int) -> Steps:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from densedpo.metrics.motion import measure_motion, resample, segment_motion, step_motion
+from densedpo.metrics.motion import clip_and_segment_motion, measure_motion, resample, segment_motion, step_motion
 
 FPS = 8.0
 SIDE = 64
@@ -93,6 +93,13 @@ def test_segments_hold_their_own_steps() -> None:
     assert (first.object_px, first.num_steps) == (0.0, 8)
     assert second.object_px == pytest.approx(2.0, rel=0.05)
     assert second.num_steps == 8
+
+
+@pytest.mark.parametrize("fps", [8.0, 16.0])
+def test_clip_and_segments_together_are_those_apart(fps: float) -> None:
+    clip, segments = square_clip(1.0, num_frames=17), [(0, 9), (9, 17)]
+    together = clip_and_segment_motion(clip, segments, fps=fps)
+    assert together == (measure_motion(clip, fps=fps), segment_motion(clip, segments, fps=fps))
 
 
 @pytest.mark.parametrize(

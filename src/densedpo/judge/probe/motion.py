@@ -18,7 +18,7 @@ from densedpo.core.progress import track
 from densedpo.core.records import Pair, read_jsonl, to_row
 from densedpo.judge.pairset import PairSet, ranges_of
 from densedpo.judge.probe.answers import Answers, Question
-from densedpo.metrics.motion import measure_motion, segment_motion
+from densedpo.metrics.motion import clip_and_segment_motion
 from densedpo.metrics.motion_bias import BiasCheck, JudgedPairs, alignment_ratio, low_motion_share, preference_slope
 from densedpo.metrics.statistics import Key
 
@@ -129,13 +129,14 @@ def _measure(pair: Pair, pairs: PairSet, ranges: tuple[tuple[int, int], ...]) ->
             pairs=pairs.name, pair_id=pair.id, pair_hash=pairs.hashes[pair.id], ranges=ranges, a=(), b=(),
             clip_a=None, clip_b=None, fault=fault,
         )  # fmt: skip
+    (clip_a, parts_a), (clip_b, parts_b) = (clip_and_segment_motion(clip, ranges, fps=pair.fps) for clip in (a, b))
     return PairMotion(
         pairs=pairs.name,
         pair_id=pair.id,
         pair_hash=pairs.hashes[pair.id],
         ranges=ranges,
-        a=tuple(motion.object_px for motion in segment_motion(a, ranges, fps=pair.fps)),
-        b=tuple(motion.object_px for motion in segment_motion(b, ranges, fps=pair.fps)),
-        clip_a=measure_motion(a, fps=pair.fps).object_px,
-        clip_b=measure_motion(b, fps=pair.fps).object_px,
+        a=tuple(motion.object_px for motion in parts_a),
+        b=tuple(motion.object_px for motion in parts_b),
+        clip_a=clip_a.object_px,
+        clip_b=clip_b.object_px,
     )
