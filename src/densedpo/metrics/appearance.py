@@ -136,11 +136,13 @@ def _colours(lab: NDArray[np.float32]) -> Floats:
     place = np.clip((lab - _LAB_LOW) / (_LAB_HIGH - _LAB_LOW), 0, 1) * (_COLOUR_BINS - 1)
     low = np.minimum(place.astype(np.int64), _COLOUR_BINS - 2)
     part = place - low
+    sides = (1 - part, part)
+    first_bin = np.ravel_multi_index(tuple(low.T), (_COLOUR_BINS,) * 3)
     shares = np.zeros(_COLOUR_BINS**3)
     for corner in np.ndindex(2, 2, 2):
-        weight = np.prod(np.where(np.array(corner) == 1, part, 1 - part), axis=1)
-        index = np.ravel_multi_index(tuple((low + corner).T), (_COLOUR_BINS,) * 3)
-        shares += np.bincount(index, weights=weight, minlength=shares.size)
+        weight = sides[corner[0]][:, 0] * sides[corner[1]][:, 1] * sides[corner[2]][:, 2]
+        step = int(np.ravel_multi_index(corner, (_COLOUR_BINS,) * 3))
+        shares += np.bincount(first_bin + step, weights=weight, minlength=shares.size)
     return np.asarray(np.sqrt(shares / len(lab)))
 
 
