@@ -368,3 +368,109 @@ WAN_TI2V = ToyFamily(
 )
 
 FAMILIES = {family.name: family for family in (COGVIDEOX, LTX, HUNYUAN, WAN_2_1, WAN_TWO_EXPERTS, WAN_TI2V)}
+
+
+def with_image(build: Callable[[], object], pipeline: str, **parts: object) -> Callable[[], object]:
+    """The components of a text-to-video pipeline, and these, as the image-to-video pipeline of that name."""
+
+    def built():
+        import diffusers
+
+        base = build()
+        config = {key: base.config[key] for key in ("expand_timesteps", "boundary_ratio") if key in base.config}
+        made = {name: part() for name, part in parts.items()}
+        return getattr(diffusers, pipeline)(**base.components, **config, **made)
+
+    return built
+
+
+def build_wan_beside(*, two_experts: bool = False, **changes: object):
+    """A random `WanPipeline` whose denoisers take four channels of a mask and a clip's latents beside x_t.
+
+    Args:
+        changes: to the transformers' config.
+    """
+    from diffusers import WanTransformer3DModel
+
+    pipeline = build_wan_two_experts() if two_experts else build_toy_pipeline(0)
+    for name in ("transformer", "transformer_2")[: 1 + two_experts]:
+        config = {**getattr(pipeline, name).config, "in_channels": 16 + 4 + 16, **changes}
+        with seeded_init(len(name)):
+            pipeline.register_modules(**{name: WanTransformer3DModel.from_config(config).eval()})
+    return pipeline
+
+
+def clip_vision():
+    """A CLIP image encoder of three layers for images of 32x32."""
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    with seeded_init(3):
+        return CLIPVisionModel(
+            CLIPVisionConfig(
+                hidden_size=16,
+                intermediate_size=32,
+                num_hidden_layers=3,
+                num_attention_heads=2,
+                image_size=32,
+                patch_size=16,
+            )
+        ).eval()
+
+
+def clip_processor():
+    """What brings an image to 32x32 for the encoder."""
+    from transformers import CLIPImageProcessorPil
+
+    return CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+
+
+def build_cogvideox_beside(**changes: object):
+    """`build_cogvideox` with the image's latents beside, and an autoencoder whose posterior is its mode.
+
+    The pipeline draws the image's latents from the posterior, where the adapter takes the mode.
+    """
+    pipeline = build_cogvideox(in_channels=8, **changes)
+    last = pipeline.vae.encoder.conv_out.conv
+    with torch.no_grad():
+        last.weight[4:].zero_()
+        last.bias[4:].fill_(-60.0)
+    return pipeline
+
+
+# image-to-video: the pipelines that continue a first frame
+IMAGE_FAMILIES = {
+    family.name: family
+    for family in (
+        replace(WAN_TI2V, name="Wan TI2V image", build=with_image(build_wan_ti2v, "WanImageToVideoPipeline")),
+        replace(LTX, name="LTX image", build=with_image(build_ltx, "LTXImageToVideoPipeline")),
+        replace(
+            COGVIDEOX,
+            name="CogVideoX image",
+            build=with_image(build_cogvideox_beside, "CogVideoXImageToVideoPipeline"),
+        ),
+        replace(
+            COGVIDEOX,
+            name="CogVideoX 1.5 image",
+            build=with_image(
+                lambda: build_cogvideox_beside(patch_size_t=2, patch_bias=False, sample_frames=13, ofs_embed_dim=16),
+                "CogVideoXImageToVideoPipeline",
+            ),
+            settings={**SETTINGS, "num_frames": 13},
+        ),
+        replace(
+            WAN_2_1,
+            name="Wan 2.1 image",
+            build=with_image(
+                lambda: build_wan_beside(image_dim=16, added_kv_proj_dim=48),
+                "WanImageToVideoPipeline",
+                image_encoder=clip_vision,
+                image_processor=clip_processor,
+            ),
+        ),
+        replace(
+            WAN_TWO_EXPERTS,
+            name="Wan A14B image",
+            build=with_image(lambda: build_wan_beside(two_experts=True), "WanImageToVideoPipeline"),
+        ),
+    )
+}

@@ -5,7 +5,7 @@ Importing this module imports no torch, so that a command can learn a model's ge
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, assert_never
 
 from densedpo.core.errors import BadInput
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int, UInt8
     from torch import Tensor
 
-Target = Literal["velocity", "v_prediction"]
-"""What a denoiser regresses: eps - x of the flow path, or alpha eps - sigma x of a variance-preserving one."""
+Target = Literal["velocity", "v_prediction", "eps"]
+"""What a denoiser regresses: eps - x of the flow path, alpha eps - sigma x of a variance-preserving one, or eps."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +29,8 @@ class Geometry:
 
     `temporal_stride` and `spatial_stride` are the autoencoder's compression factors; the first pixel frame has a latent
     frame of its own (causal in time). `patch` is the side, in latent cells, of what the denoiser takes as one token.
+    `num_given_frames` latent frames at a clip's start are given and not made (image-to-video): they carry no loss and
+    no label. It is 0 for text-to-video.
     """
 
     num_frames: int
@@ -40,6 +42,7 @@ class Geometry:
     latent_channels: int
     max_sequence_length: int
     patch: int = 1
+    num_given_frames: int = 0
 
     def __post_init__(self) -> None:
         """Refuses sizes that the autoencoder or the denoiser would silently round."""
@@ -52,6 +55,11 @@ class Geometry:
         for name, size in (("height", self.height), ("width", self.width)):
             if size < multiple or size % multiple:
                 raise BadInput(f"{name} = {size} does not fit the model: it takes multiples of {multiple} pixels")
+        if not 0 <= self.num_given_frames < self.num_latent_frames:
+            raise BadInput(
+                f"num_frames = {self.num_frames} leaves nothing to make: {self.num_given_frames} of its "
+                f"{self.num_latent_frames} latent frames are given"
+            )
 
     @property
     def num_latent_frames(self) -> int:
@@ -79,16 +87,60 @@ class SamplingDefaults:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FirstFrame:
+    """The first frame that is given to each clip, clean at every noise level, as the family's denoiser takes it.
+
+    `held` are the latents that stand in x_t in place of its first `num_given_frames`; `channels` go beside those of
+    x_t, all of whose frames are then noised; `embeds` are an image encoder's. A family leaves out what it has not.
+    """
+
+    held: Float[Tensor, "batch c given h w"] | None = None
+    channels: Float[Tensor, "batch beside f h w"] | None = None
+    embeds: Float[Tensor, "batch patch width"] | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What there is, by name: for a file, and back by `FirstFrame(**tensors)`."""
+        named = {"held": self.held, "channels": self.channels, "embeds": self.embeds}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    def rows(self, index: Int[Tensor, " row"]) -> FirstFrame:
+        """Those of some of the clips."""
+        return FirstFrame(**{name: tensor[index.to(tensor.device)] for name, tensor in self.tensors().items()})
+
+    @staticmethod
+    def cat(frames: Sequence[FirstFrame]) -> FirstFrame:
+        """Several as one batch; all are of one family."""
+        import torch
+
+        tensors = [frame.tensors() for frame in frames]
+        return FirstFrame(**{name: torch.cat([each[name] for each in tensors]) for name in tensors[0]})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TextCondition:
-    """Encoded captions, one row per caption, as the family's denoiser takes them.
+    """Encoded captions, one row per caption, as the family's denoiser takes them, and the first frames given with them.
 
     `mask` says which tokens count and `pooled` is a second encoder's vector of the whole caption; a family that has
-    none leaves them out.
+    none leaves them out. `first` is there for a model whose geometry has given frames, and for no other.
     """
 
     embeds: Float[Tensor, "batch token width"]
     mask: Bool[Tensor, "batch token"] | None = None
     pooled: Float[Tensor, "batch pooled_width"] | None = None
+    first: FirstFrame | None = None
+
+    def given(self, first: FirstFrame | None) -> TextCondition:
+        """The same captions with these first frames."""
+        return replace(self, first=first)
+
+    def hold(self, x_t: Float[Tensor, "batch c f h w"]) -> Float[Tensor, "batch c f h w"]:
+        """x_t with the held first frames in their place, clean; x_t itself where none are held."""
+        if self.first is None or self.first.held is None:
+            return x_t
+        import torch
+
+        held = self.first.held.to(x_t)
+        return torch.cat([held, x_t[:, :, held.shape[2] :]], dim=2)
 
     def rows(self, index: Int[Tensor, " row"]) -> TextCondition:
         """Some of the captions."""
@@ -96,10 +148,11 @@ class TextCondition:
             embeds=self.embeds[index],
             mask=None if self.mask is None else self.mask[index],
             pooled=None if self.pooled is None else self.pooled[index],
+            first=None if self.first is None else self.first.rows(index),
         )
 
     def expand(self, num_rows: int) -> TextCondition:
-        """One caption for every row of a batch."""
+        """One caption, of no first frame, for every row of a batch."""
         return TextCondition(
             embeds=self.embeds.expand(num_rows, -1, -1),
             mask=None if self.mask is None else self.mask.expand(num_rows, -1),
@@ -113,11 +166,25 @@ class TextCondition:
 
         masks = [condition.mask for condition in conditions if condition.mask is not None]
         pooled = [condition.pooled for condition in conditions if condition.pooled is not None]
+        first = [condition.first for condition in conditions if condition.first is not None]
         return TextCondition(
             embeds=torch.cat([condition.embeds for condition in conditions]),
             mask=torch.cat(masks) if masks else None,
             pooled=torch.cat(pooled) if pooled else None,
+            first=FirstFrame.cat(first) if first else None,
         )
+
+
+def require_first_frame(geometry: Geometry, text: TextCondition) -> None:
+    """Refuses captions without the first frame that a model continues, and a first frame that it would not look at.
+
+    Raises:
+        ValueError: says which.
+    """
+    if geometry.num_given_frames and text.first is None:
+        raise ValueError("this model continues a first frame: give it one by `text.given(model.encode_first(frames))`")
+    if text.first is not None and not geometry.num_given_frames:
+        raise ValueError("this model takes no first frame: it is text-to-video")
 
 
 def target_scale(target: Target, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
@@ -126,20 +193,26 @@ def target_scale(target: Target, t: Float[Tensor, " batch"]) -> Float[Tensor, " 
     With alpha = (1-t)/n, sigma = t/n and n = sqrt((1-t)^2 + t^2) (the variance-preserving point of the same ratio of
     noise to signal), eps - x = (alpha + sigma) v + (sigma - alpha) z, and z is given: the residuals differ by the
     factor alpha + sigma = 1/n, so that v's is n times the velocity's, with n^2 from 1/2 to 1.
+
+    eps - x_t = (1-t) (eps - x) and x_t is given, so that the residual of eps is 1-t times the velocity's. At the last
+    level of Stable Diffusion 1's schedule, t = 0.936, its square is 1/243 of the velocity's.
     """
     match target:
         case "velocity":
             return t.new_ones(t.shape)
         case "v_prediction":
             return ((1 - t) ** 2 + t**2).sqrt()
+        case "eps":
+            return 1 - t
         case _ as unknown:
             assert_never(unknown)
 
 
 class VideoModel(Protocol):
-    """A text-to-video model in the package's conventions. Its components are loaded when they are first used.
+    """A video model in the package's conventions. Its components are loaded when they are first used.
 
     Latents are `B C F H W` in the denoiser's normalised space; t is in [0, 1] with 1 = noise; velocity = eps - x.
+    With `geometry.num_given_frames` above 0 it continues a first frame (ADR 16), which travels with the text.
     """
 
     fingerprint: str
@@ -154,7 +227,7 @@ class VideoModel(Protocol):
     """The denoiser's linear layers that a LoRA adapts unless the recipe says otherwise."""
 
     trained_t: tuple[float, float]
-    """Where `denoiser` is the one that answers, half open; (0, 1) unless a model has two experts."""
+    """Where `denoiser` is the one that answers, half open: (0, 1) unless there are two experts, or levels end earlier."""
 
     @property
     def denoiser(self) -> torch.nn.Module:
@@ -162,6 +235,13 @@ class VideoModel(Protocol):
 
     def encode_video(self, frames: UInt8[np.ndarray, "batch time row column 3"]) -> Float[Tensor, "batch c f h w"]:
         """Normalised latents of clips, the posterior's mode."""
+
+    def encode_first(self, frames: UInt8[np.ndarray, "batch row column 3"]) -> FirstFrame:
+        """The first frames of clips as the denoiser takes them, by the posterior's mode.
+
+        Raises:
+            BadInput: the model is text-to-video and takes none, or the frames do not have its size.
+        """
 
     def decode_latents(self, latents: Float[Tensor, "batch c f h w"]) -> UInt8[np.ndarray, "batch time row column 3"]:
         """The clips of normalised latents."""
@@ -181,10 +261,18 @@ class VideoModel(Protocol):
     def predict(
         self, x_t: Float[Tensor, "batch c f h w"], t: Float[Tensor, " batch"], text: TextCondition
     ) -> Float[Tensor, "batch c f h w"]:
-        """The denoiser's velocity in float32; each row has its own t and does not depend on the other rows."""
+        """The denoiser's velocity in float32; each row has its own t and does not depend on the other rows.
+
+        Args:
+            x_t: with the held first frames in place (`text.hold`), where the family holds them; what is returned there
+                means nothing, and nobody reads it.
+        """
 
     def sigmas(self, num_steps: int) -> Float[Tensor, " step"]:
-        """The sampler's `num_steps` + 1 noise levels, from 1 down to 0."""
+        """The sampler's `num_steps` + 1 noise levels, from 1 down to 0.
+
+        A model whose schedule ends short of pure noise begins at its own last level (`core.paths.without_signal`).
+        """
 
     def save_adapter(self, path: Path) -> Path:
         """Writes the denoiser's LoRA in the family's own format; a folder gets the format's usual file name."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from densedpo.adapters.directory import Family
 
 FAMILIES: Final[dict[str, Family]] = {
-    layout.FAMILY.pipeline: layout.FAMILY for layout in (wan, cogvideox, ltx, hunyuan)
+    family.pipeline: family for layout in (wan, cogvideox, ltx, hunyuan) for family in layout.FAMILIES
 }
 SHIPPED: Final = Path(__file__).parent / "tiny" / "model"
 WEIGHTS_FILE: Final = "weights.json"

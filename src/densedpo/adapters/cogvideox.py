@@ -1,9 +1,11 @@
-"""CogVideoX text-to-video models: variance preserving and trained on v, brought to the flow path at the edge.
+"""CogVideoX models: variance preserving and trained on v, brought to the flow path at the edge.
 
 With n = sqrt((1-t)^2 + t^2), the flow point x_t = (1-t) x + t eps divided by n is the variance-preserving point
 z = alpha x + sigma eps with alpha = (1-t)/n and sigma = t/n: the same ratio of noise to signal. The denoiser gives
 v = alpha eps - sigma x (Salimans and Ho, 2202.00512), so eps - x = (alpha + sigma) v + (sigma - alpha) z. A DDIM step
 in z is an Euler step in x_t.
+
+The image-to-video checkpoints take a first frame that is given as channels beside z, not scaled with it.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
@@ -25,15 +27,18 @@ from diffusers.loaders import CogVideoXLoraLoaderMixin
 from transformers import T5EncoderModel
 
 from densedpo.adapters import directory
-from densedpo.adapters.base import Target, TextCondition
+from densedpo.adapters.base import FirstFrame, Target, TextCondition
 from densedpo.adapters.layouts import cogvideox as layout
 from densedpo.adapters.loading import Opened, UnknownWords
 from densedpo.adapters.lora import load_lora, save_lora
-from densedpo.adapters.pixels import decode_scaled, encode_scaled
+from densedpo.adapters.pixels import decode_scaled, encode_frames, encode_scaled, no_first_frame
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
     from torch import Tensor
+
+
+OFS: Final = 2.0  # what the pipeline tells a denoiser of 1.5 that has an input of this name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +50,7 @@ class Rotary:
 
 
 class CogVideoXModel:
-    """A CogVideoX text-to-video model as a `VideoModel` (see `densedpo.adapters.base`)."""
+    """A CogVideoX model as a `VideoModel` (see `densedpo.adapters.base`)."""
 
     target: Target = "v_prediction"
     lora_targets: tuple[str, ...] = layout.LORA_TARGETS
@@ -106,6 +111,22 @@ class CogVideoXModel:
         """
         return encode_scaled(self._vae, frames, geometry=self.geometry)
 
+    def encode_first(self, frames: UInt8[np.ndarray, "batch row column 3"]) -> FirstFrame:
+        """See `VideoModel`."""
+        geometry = self.geometry
+        if not geometry.num_given_frames:
+            raise no_first_frame()
+
+        def encode(video: Tensor) -> Tensor:
+            raw: Tensor = self._vae.encode(video).latent_dist.mode()
+            config = self._vae.config
+            # 1.5 was trained on images that were divided by the factor, and its config says so
+            scale = 1 / config.scaling_factor if config.invert_scale_latents else config.scaling_factor
+            return torch.nn.functional.pad(raw * scale, (0, 0, 0, 0, 0, geometry.num_latent_frames - 1))
+
+        with torch.no_grad():
+            return FirstFrame(channels=encode_frames(frames, encode, geometry=geometry, device=self._device))
+
     @torch.no_grad()
     def decode_latents(self, latents: Float[Tensor, "batch c f h w"]) -> UInt8[np.ndarray, "batch time row column 3"]:
         """The clips of scaled latents, rounded to uint8."""
@@ -141,10 +162,13 @@ class CogVideoXModel:
         norm = ((1 - rows) ** 2 + rows**2).sqrt()
         z = x_t.to(self._device, torch.float32) / norm
         rotary = self._rotary(*z.shape[2:])
+        channels = None if text.first is None else text.first.channels
+        seen = z if channels is None else torch.cat([z, channels.to(z)], dim=1)
         v: Tensor = self._transformer(
-            hidden_states=z.permute(0, 2, 1, 3, 4).to(self._dtype),
+            hidden_states=seen.permute(0, 2, 1, 3, 4).to(self._dtype),
             encoder_hidden_states=text.embeds.to(self._dtype),
             timestep=self.timestep(t),
+            ofs=None if self.denoiser.config.ofs_embed_dim is None else seen.new_full((1,), OFS),
             image_rotary_emb=None if rotary is None else (rotary.cos, rotary.sin),
             return_dict=False,
         )[0]

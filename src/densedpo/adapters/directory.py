@@ -18,6 +18,7 @@ from densedpo.core.errors import BadInput
 
 PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 SETTINGS_FILE: Final = "densedpo.json"
+WITHOUT_WEIGHTS: Final = ("scheduler", "tokenizer", "image_processor")
 
 MAX_HEADER_BYTES: Final = 100_000_000  # as safetensors bounds it
 
@@ -38,6 +39,8 @@ class Settings(BaseModel):
     guidance_scale: Annotated[float, Field(ge=0)]
     eta_min: Annotated[float, Field(gt=0, le=1)] = 0.65
     eta_max: Annotated[float, Field(gt=0, le=1)] = 0.8
+    first_frame: bool = False
+    """Whether a clip's first frame is given: image-to-video."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +70,8 @@ class Family:
         refuse: raises BadInput for a layout of the same classes that is not supported.
         recorded: settings that change what the denoiser computes; they are part of the fingerprint.
         denoisers: the folders of what denoises, the one of the highest noise first; two where a model has two experts.
+        first_frame: what the setting of that name may be: a checkpoint is text-to-video, image-to-video or both.
+        image_parts: components that only a layout has which looks at an image, with their classes.
     """
 
     name: str
@@ -78,6 +83,8 @@ class Family:
     refuse: Callable[[Path], None] = lambda folder: None  # noqa: ARG005
     recorded: Callable[[Path], Mapping[str, object]] = lambda folder: {}  # noqa: ARG005
     denoisers: Callable[[Path], tuple[str, ...]] = lambda folder: ("transformer",)  # noqa: ARG005
+    first_frame: Callable[[Path], tuple[bool, ...]] = lambda folder: (False,)  # noqa: ARG005
+    image_parts: Callable[[Path], Mapping[str, tuple[str, ...]]] = lambda folder: {}  # noqa: ARG005
 
     def check(self, folder: Path) -> None:
         """Refuses, before anything is loaded, another layout and weights that are not safetensors.
@@ -86,10 +93,14 @@ class Family:
             BadInput: names the component or the file.
         """
         check_components(folder, self.classes)
-        check_components(folder, dict.fromkeys(self.denoisers(folder), self.classes["transformer"]))
+        check_components(folder, self.image_parts(folder))
+        check_components(folder, dict.fromkeys(self.denoisers(folder), self.classes[self.denoisers(folder)[0]]))
         self.refuse(folder)
+        if (asked := self.settings(folder).first_frame) not in self.first_frame(folder):
+            takes = "continues a first frame always" if not asked else "takes no first frame"
+            raise BadInput(f"{folder / SETTINGS_FILE}: first_frame = {str(asked).lower()}, but this model {takes}")
         for name in self.components(folder):
-            if not name.startswith(("scheduler", "tokenizer")):
+            if not name.startswith(WITHOUT_WEIGHTS):
                 check_weights(folder / name)
 
     def geometry(self, folder: Path) -> Geometry:
@@ -109,6 +120,7 @@ class Family:
             spatial_stride=factors.spatial_stride,
             latent_channels=factors.latent_channels,
             patch=factors.patch,
+            num_given_frames=int(settings.first_frame),
         )
 
     def defaults(self, folder: Path) -> SamplingDefaults:
@@ -122,8 +134,9 @@ class Family:
         )
 
     def components(self, folder: Path) -> tuple[str, ...]:
-        """The folders that the model is made of: those of `classes`, a second denoiser, a tokenizer per encoder."""
-        return (*self.classes, *self.denoisers(folder)[1:], *(name for name in self.text if name not in self.classes))
+        """The folders that the model is made of: `classes`, a second denoiser, a tokenizer per encoder, image parts."""
+        text = (name for name in self.text if name not in self.classes)
+        return (*self.classes, *self.denoisers(folder)[1:], *text, *self.image_parts(folder))
 
     @property
     def text(self) -> tuple[str, ...]:
@@ -133,7 +146,10 @@ class Family:
 
     def fingerprint(self, folder: Path) -> str:
         """sha256 over every config and weight file of the model, and the settings that its denoiser takes."""
-        return fingerprint(folder, self.components(folder), self.recorded(folder))
+        recorded = dict(self.recorded(folder))
+        if self.settings(folder).first_frame:
+            recorded["first_frame"] = True
+        return fingerprint(folder, self.components(folder), recorded)
 
     def text_fingerprint(self, folder: Path, how: Mapping[str, object]) -> str:
         """sha256 over what the embedding of a caption depends on.

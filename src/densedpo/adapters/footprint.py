@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from densedpo.adapters.base import Geometry
-from densedpo.adapters.directory import Family, read_header, read_json
+from densedpo.adapters.directory import WITHOUT_WEIGHTS, Family, read_header, read_json
 from densedpo.core.errors import BadInput
 
 LAYER_BYTES_16_BIT: Final = 34
@@ -126,9 +126,7 @@ def read_footprint(folder: Path, family: Family) -> Footprint:
         missing = str(error)
     geometry, denoisers = family.geometry(folder), family.denoisers(folder)
     shapes = {
-        name: tensor_shapes(folder / name)
-        for name in family.components(folder)
-        if not name.startswith(("tokenizer", "scheduler"))
+        name: tensor_shapes(folder / name) for name in family.components(folder) if not name.startswith(WITHOUT_WEIGHTS)
     }
     config = read_json(folder / denoisers[0] / "config.json")
     return Footprint(

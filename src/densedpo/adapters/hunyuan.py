@@ -19,11 +19,11 @@ from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PRO
 from transformers import CLIPTextModel, LlamaModel
 
 from densedpo.adapters import directory
-from densedpo.adapters.base import Target, TextCondition
+from densedpo.adapters.base import FirstFrame, Target, TextCondition
 from densedpo.adapters.layouts import hunyuan as layout
 from densedpo.adapters.loading import Opened, UnknownWords
 from densedpo.adapters.lora import load_lora, save_lora
-from densedpo.adapters.pixels import decode_scaled, encode_scaled
+from densedpo.adapters.pixels import decode_scaled, encode_scaled, no_first_frame
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
@@ -94,6 +94,10 @@ class HunyuanModel:
             BadInput: the clips do not have the model's geometry.
         """
         return encode_scaled(self._vae, frames, geometry=self.geometry)
+
+    def encode_first(self, frames: UInt8[np.ndarray, "batch row column 3"]) -> FirstFrame:  # noqa: ARG002
+        """See `VideoModel`."""
+        raise no_first_frame()
 
     @torch.no_grad()
     def decode_latents(self, latents: Float[Tensor, "batch c f h w"]) -> UInt8[np.ndarray, "batch time row column 3"]:

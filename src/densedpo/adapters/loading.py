@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, CLIPImageProcessorPil, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
 from densedpo.adapters import directory
@@ -114,6 +114,16 @@ class Opened:
     def text_encoder(self, from_pretrained: Callable[..., Module], name: str = "text_encoder") -> Module:
         """A text encoder, in the denoiser's precision."""
         return load_component(from_pretrained, self.folder / name, device=self.device, dtype=self.dtype)
+
+    def image_encoder(self, from_pretrained: Callable[..., Module]) -> Module:
+        """An encoder of images, in float32 as the autoencoder."""
+        return load_component(from_pretrained, self.folder / "image_encoder", device=self.device, dtype=torch.float32)
+
+    def image_processor(self) -> CLIPImageProcessorPil:
+        """How an image is brought to its encoder's size; the class that needs no torchvision, whatever is named."""
+        folder = self.folder / "image_processor"
+        with loading(folder):
+            return CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
 
     def tokenizer(self, name: str = "tokenizer") -> PreTrainedTokenizerBase:
         """A tokenizer."""

@@ -1,4 +1,7 @@
-"""LTX-Video text-to-video models: latents as a row of tokens, positions in seconds, a decoder that takes a timestep."""
+"""LTX-Video models: latents as a row of tokens, positions in seconds, a decoder that takes a timestep.
+
+The same weights continue a first frame that is given: its tokens are clean and have timestep 0.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,11 @@ from diffusers.pipelines.ltx.pipeline_ltx import calculate_shift
 from transformers import T5EncoderModel
 
 from densedpo.adapters import directory
-from densedpo.adapters.base import Target, TextCondition
+from densedpo.adapters.base import FirstFrame, Target, TextCondition
 from densedpo.adapters.layouts import ltx as layout
 from densedpo.adapters.loading import Opened, UnknownWords
 from densedpo.adapters.lora import load_lora, save_lora
-from densedpo.adapters.pixels import decode_clips, encode_clips
+from densedpo.adapters.pixels import decode_clips, encode_clips, encode_frames, no_first_frame
 from densedpo.core.errors import BadInput
 from densedpo.core.seeds import derive_seed, noise, seeded_init
 
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class LTXModel:
-    """An LTX-Video text-to-video model as a `VideoModel` (see `densedpo.adapters.base`)."""
+    """An LTX-Video model as a `VideoModel` (see `densedpo.adapters.base`)."""
 
     target: Target = "velocity"
     lora_targets: tuple[str, ...] = layout.LORA_TARGETS
@@ -92,13 +95,20 @@ class LTXModel:
         Raises:
             BadInput: the clips do not have the model's geometry.
         """
+        return encode_clips(frames, self._encode, geometry=self.geometry, device=self._device)
 
-        def encode(video: Tensor) -> Tensor:
-            raw: Tensor = self._vae.encode(video).latent_dist.mode()
-            mean, std = self._statistics()
-            return (raw - mean) / std
+    @torch.no_grad()
+    def encode_first(self, frames: UInt8[np.ndarray, "batch row column 3"]) -> FirstFrame:
+        """See `VideoModel`."""
+        if not self.geometry.num_given_frames:
+            raise no_first_frame()
+        return FirstFrame(held=encode_frames(frames, self._encode, geometry=self.geometry, device=self._device))
 
-        return encode_clips(frames, encode, geometry=self.geometry, device=self._device)
+    def _encode(self, video: Float[Tensor, "batch 3 time row column"]) -> Float[Tensor, "batch c f h w"]:
+        """Normalised latents of video in [-1, 1]."""
+        raw: Tensor = self._vae.encode(video).latent_dist.mode()
+        mean, std = self._statistics()
+        return (raw - mean) / std
 
     @torch.no_grad()
     def decode_latents(self, latents: Float[Tensor, "batch c f h w"]) -> UInt8[np.ndarray, "batch time row column 3"]:
@@ -157,10 +167,15 @@ class LTXModel:
         geometry = self.geometry
         num_frames, height, width = x_t.shape[2:]
         patch = geometry.patch
+        timestep = t.to(self._device, torch.float32) * 1000
+        if text.first is not None:
+            frame_tokens = (height // patch) * (width // patch)
+            is_made = (torch.arange(num_frames * frame_tokens) >= geometry.num_given_frames * frame_tokens).to(timestep)
+            timestep = timestep[:, None] * is_made
         tokens: Tensor = self._transformer(
             hidden_states=LTXPipeline._pack_latents(x_t.to(self._device, self._dtype), patch),
             encoder_hidden_states=text.embeds.to(self._dtype),
-            timestep=t.to(self._device, torch.float32) * 1000,
+            timestep=timestep,
             encoder_attention_mask=text.mask,
             num_frames=num_frames,
             height=height // patch,

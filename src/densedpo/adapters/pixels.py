@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
@@ -42,6 +43,27 @@ def encode_clips(
         raise BadInput(f"clips are {frames.dtype} {frames.shape}; the model takes uint8 clips of shape {expected}")
     parts = torch.split(torch.from_numpy(np.ascontiguousarray(frames)), clips_at_once(geometry))
     return torch.cat([encode(part.to(device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1) for part in parts])
+
+
+def encode_frames(
+    frames: UInt8[np.ndarray, "batch row column 3"],
+    encode: Callable[[Tensor], Tensor],
+    *,
+    geometry: Geometry,
+    device: torch.device,
+) -> Float[Tensor, "batch c 1 h w"]:
+    """The latents of single frames, each as a clip of one frame: what a causal autoencoder makes of a clip's first.
+
+    Raises:
+        BadInput: the frames do not have the model's size.
+    """
+    single = replace(geometry, num_frames=1, num_given_frames=0)
+    return encode_clips(frames[:, None], encode, geometry=single, device=device)
+
+
+def no_first_frame() -> BadInput:
+    """What a text-to-video model says when it is given a first frame."""
+    return BadInput("this model is text-to-video: it takes no first frame")
 
 
 def decode_clips(

@@ -1,7 +1,9 @@
-"""Wan text-to-video models, from the classes of diffusers: the shipped toy, Wan 2.1 and 2.2 run through the same lines.
+"""Wan models, from the classes of diffusers: the shipped toy, Wan 2.1 and 2.2 run through the same lines.
 
 Wan 2.2 A14B has two denoisers, of high and of low noise, with a boundary between them. The one of low noise is trained:
-guided pairs start below the boundary. TI2V-5B takes a timestep for each token, all of them the same without an image.
+guided pairs start below the boundary. TI2V-5B takes a timestep for each token: 0 for those of a first frame that is
+given, which are clean, and the same for all others. The image-to-video checkpoints of Wan 2.1 and A14B take that frame
+as channels beside x_t, and Wan 2.1's an image encoder's embeddings with it.
 """
 
 from __future__ import annotations
@@ -17,14 +19,14 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
 from diffusers.loaders import WanLoraLoaderMixin
-from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
+from transformers import CLIPImageProcessorPil, CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderModel
 
 from densedpo.adapters import directory
-from densedpo.adapters.base import Target, TextCondition
+from densedpo.adapters.base import FirstFrame, Target, TextCondition
 from densedpo.adapters.layouts import wan as layout
 from densedpo.adapters.loading import Opened, UnknownWords
 from densedpo.adapters.lora import load_lora, save_lora
-from densedpo.adapters.pixels import decode_clips, encode_clips
+from densedpo.adapters.pixels import decode_clips, encode_clips, encode_frames, no_first_frame
 from densedpo.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class WanModel:
-    """A Wan text-to-video model as a `VideoModel` (see `densedpo.adapters.base`)."""
+    """A Wan model as a `VideoModel` (see `densedpo.adapters.base`)."""
 
     target: Target = "velocity"
     lora_targets: tuple[str, ...] = layout.LORA_TARGETS
@@ -50,6 +52,7 @@ class WanModel:
         self._boundary = layout.boundary(opened.folder)
         self.trained_t = (0.0, 1.0 if self._boundary is None else self._boundary)
         self._token_timesteps = layout.has_token_timesteps(opened.folder)
+        self._has_image_encoder = bool(layout.image_parts(opened.folder))
         self._scheduler = flow_scheduler(opened.folder)
 
     @cached_property
@@ -67,6 +70,14 @@ class WanModel:
         return self._opened.text_encoder(UMT5EncoderModel.from_pretrained)
 
     @cached_property
+    def _image_encoder(self) -> CLIPVisionModel:
+        return self._opened.image_encoder(CLIPVisionModel.from_pretrained)
+
+    @cached_property
+    def _image_processor(self) -> CLIPImageProcessorPil:
+        return self._opened.image_processor()
+
+    @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
         return self._opened.tokenizer()
 
@@ -76,7 +87,7 @@ class WanModel:
 
     def free_encoders(self) -> None:
         """See `VideoModel`."""
-        for name in ("_vae", "_text_encoder"):
+        for name in ("_vae", "_text_encoder", "_image_encoder"):
             self.__dict__.pop(name, None)
 
     @property
@@ -91,12 +102,35 @@ class WanModel:
         Raises:
             BadInput: the clips do not have the model's geometry.
         """
+        return encode_clips(frames, self._encode, geometry=self.geometry, device=self._device)
 
-        def encode(video: Tensor) -> Tensor:
-            raw: Tensor = self._vae.encode(video).latent_dist.mode()
-            return (raw - self._statistic("latents_mean")) / self._statistic("latents_std")
+    @torch.no_grad()
+    def encode_first(self, frames: UInt8[np.ndarray, "batch row column 3"]) -> FirstFrame:
+        """See `VideoModel`."""
+        if not self.geometry.num_given_frames:
+            raise no_first_frame()
+        if self._token_timesteps:
+            return FirstFrame(held=encode_frames(frames, self._encode, geometry=self.geometry, device=self._device))
+        channels = encode_frames(frames, self._channels, geometry=self.geometry, device=self._device)
+        if not self._has_image_encoder:
+            return FirstFrame(channels=channels)
+        images = self._image_processor(images=list(frames), return_tensors="pt")["pixel_values"]
+        found = self._image_encoder(images.to(self._device), output_hidden_states=True)
+        return FirstFrame(channels=channels, embeds=found.hidden_states[-2])
 
-        return encode_clips(frames, encode, geometry=self.geometry, device=self._device)
+    def _channels(self, frames: Float[Tensor, "batch 3 1 row column"]) -> Float[Tensor, "batch beside f h w"]:
+        """What says of each cell whether it is given, and the latents of a clip of the frame and then grey."""
+        geometry = self.geometry
+        grey = (0, 0, 0, 0, 0, geometry.num_frames - 1)
+        latents = torch.cat([self._encode(torch.nn.functional.pad(one[None], grey)) for one in frames])
+        is_given = latents.new_zeros(len(latents), geometry.temporal_stride, *latents.shape[2:])
+        is_given[:, :, : geometry.num_given_frames] = 1
+        return torch.cat([is_given, latents], dim=1)
+
+    def _encode(self, video: Float[Tensor, "batch 3 time row column"]) -> Float[Tensor, "batch c f h w"]:
+        """Normalised latents of video in [-1, 1]."""
+        raw: Tensor = self._vae.encode(video).latent_dist.mode()
+        return (raw - self._statistic("latents_mean")) / self._statistic("latents_std")
 
     @torch.no_grad()
     def decode_latents(self, latents: Float[Tensor, "batch c f h w"]) -> UInt8[np.ndarray, "batch time row column 3"]:
@@ -175,12 +209,18 @@ class WanModel:
         if self._token_timesteps:
             in_time, in_row, in_column = transformer.config.patch_size
             _, _, frames, rows, columns = x_t.shape
-            num_tokens = (frames // in_time) * (rows // in_row) * (columns // in_column)
-            timestep = timestep[:, None].expand(-1, num_tokens)
+            frame_tokens = (rows // in_row) * (columns // in_column)
+            timestep = timestep[:, None].expand(-1, (frames // in_time) * frame_tokens)
+            if text.first is not None:
+                num_held = self.geometry.num_given_frames * frame_tokens
+                timestep = torch.cat([torch.zeros_like(timestep[:, :num_held]), timestep[:, num_held:]], dim=1)
+        channels, embeds = (None, None) if text.first is None else (text.first.channels, text.first.embeds)
+        x_t = x_t.to(self._device, self._dtype)
         velocity: Tensor = transformer(
-            hidden_states=x_t.to(self._device, self._dtype),
+            hidden_states=x_t if channels is None else torch.cat([x_t, channels.to(x_t)], dim=1),
             timestep=timestep,
             encoder_hidden_states=text.embeds.to(self._dtype),
+            encoder_hidden_states_image=None if embeds is None else embeds.to(x_t),
             return_dict=False,
         )[0]
         return velocity.float()
@@ -192,7 +232,7 @@ class WanModel:
         return sigmas.to(self._device, torch.float32)
 
     def save_adapter(self, path: Path) -> Path:
-        """Writes the LoRA so that `WanPipeline.load_lora_weights` reads it; see `save_lora`.
+        """Writes the LoRA so that the pipeline's `load_lora_weights` reads it; see `save_lora`.
 
         With two experts it is that of `transformer_2`: load it with `load_into_transformer_2=True`.
         """

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from densedpo.adapters.base import require_first_frame
+
 if TYPE_CHECKING:
     from densedpo.adapters.base import TextCondition, VideoModel
 
@@ -55,23 +57,27 @@ def sample(
 ) -> Float[Tensor, "batch c f h w"]:
     """Denoises latents from their first noise level to 0.
 
+    First frames that are given with the captions are held clean at every level, and guide both passes of guidance.
+
     Args:
         start: latents at the first level of their schedule.
         sigmas: descending noise levels that end in 0; one schedule for all rows, or one per row (`stack_schedules`).
-        text: one condition per row.
-        null_text: the condition without a prompt, one row.
+        text: one condition per row, with its first frame where the model continues one.
+        null_text: the condition without a prompt, one row; of no first frame.
         guidance_scale: 1 or less switches guidance off, as in diffusers.
 
     Returns:
         float32 latents; a row does not depend on the others beyond float tolerance.
     """
-    x = start.to(text.embeds.device, torch.float32)
+    require_first_frame(model.geometry, text)
+    x = text.hold(start.to(text.embeds.device, torch.float32))
     schedule = sigmas.to(x).expand(x.shape[0], -1)
     for step in range(schedule.shape[1] - 1):
         rows = (schedule[:, step] > 0).nonzero()[:, 0]  # a row whose schedule was shorter is done
         t, t_next = schedule[rows, step], schedule[rows, step + 1]
-        velocity = _guided_velocity(model, x[rows], t, text.rows(rows), null_text, guidance_scale)
-        x = x.index_copy(0, rows, x[rows] + (t_next - t)[:, None, None, None, None] * velocity)
+        present = text.rows(rows)
+        velocity = _guided_velocity(model, x[rows], t, present, null_text, guidance_scale)
+        x = x.index_copy(0, rows, present.hold(x[rows] + (t_next - t)[:, None, None, None, None] * velocity))
     return x
 
 
@@ -87,5 +93,5 @@ def _guided_velocity(
     conditional = model.predict(x_t, t, text)
     if guidance_scale <= 1:
         return conditional
-    unconditional = model.predict(x_t, t, null_text.expand(x_t.shape[0]))
+    unconditional = model.predict(x_t, t, null_text.expand(x_t.shape[0]).given(text.first))
     return unconditional + guidance_scale * (conditional - unconditional)

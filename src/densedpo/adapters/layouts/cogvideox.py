@@ -1,7 +1,11 @@
-"""A `CogVideoXPipeline` directory as files: what must be there, its geometry and its defaults (no torch)."""
+"""A `CogVideoXPipeline` or `CogVideoXImageToVideoPipeline` directory as files: parts, geometry, defaults (no torch).
+
+The image-to-video checkpoints take the latents of the image as channels beside those of the clip.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +18,7 @@ CLASSES: Final[dict[str, tuple[str, ...]]] = {
     "text_encoder": ("T5EncoderModel",),
     "scheduler": ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"),
 }
+IMAGE_TO_VIDEO_PIPELINE: Final = "CogVideoXImageToVideoPipeline"
 LORA_TARGETS: Final = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
 # what the sampler and the noise path rest on: v-prediction whose last level is pure noise
 SCHEDULE: Final[dict[str, object]] = {
@@ -55,11 +60,15 @@ def factors(folder: Path) -> Factors:
 
 
 def refuse(folder: Path) -> None:
-    """Refuses another schedule than the one that the sampler and the noise path rest on.
+    """Refuses another schedule than the one that the sampler and the noise path rest on, or other channels.
 
     Raises:
         BadInput: names the key.
     """
+    transformer, channels = folder / "transformer" / "config.json", factors(folder).latent_channels
+    expected_channels = channels * (2 if _is_image_to_video(folder) else 1)
+    if (found := integer(transformer, "in_channels", 16)) != expected_channels:
+        raise BadInput(f"{transformer}: in_channels is {found}, but a model of this index has {expected_channels}")
     path = folder / "scheduler" / "scheduler_config.json"
     schedule = read_json(path)
     for key, expected in SCHEDULE.items():
@@ -68,7 +77,12 @@ def refuse(folder: Path) -> None:
 
 
 def _settings(folder: Path) -> Settings:
-    return read_settings(folder, COGVIDEOX if _patch_in_time(folder) == 1 else COGVIDEOX_1_5)
+    layout = COGVIDEOX if _patch_in_time(folder) == 1 else COGVIDEOX_1_5
+    return read_settings(folder, layout.model_copy(update={"first_frame": _is_image_to_video(folder)}))
+
+
+def _is_image_to_video(folder: Path) -> bool:
+    return read_json(folder / "model_index.json").get("_class_name") == IMAGE_TO_VIDEO_PIPELINE
 
 
 def _patch_in_time(folder: Path) -> int:
@@ -85,4 +99,7 @@ FAMILY: Final = Family(
     factors=factors,
     lora_targets=LORA_TARGETS,
     refuse=refuse,
+    first_frame=lambda folder: (_is_image_to_video(folder),),
 )
+IMAGE_TO_VIDEO: Final = replace(FAMILY, pipeline=IMAGE_TO_VIDEO_PIPELINE)
+FAMILIES: Final = (FAMILY, IMAGE_TO_VIDEO)

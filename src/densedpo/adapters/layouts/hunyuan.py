@@ -104,3 +104,4 @@ FAMILY: Final = Family(
     refuse=refuse,
     recorded=recorded,
 )
+FAMILIES: Final = (FAMILY,)

@@ -1,7 +1,8 @@
-"""An `LTXPipeline` directory as files: what must be there, its geometry and its defaults (no torch)."""
+"""An `LTXPipeline` or `LTXImageToVideoPipeline` directory as files: parts, geometry and defaults (no torch)."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -40,7 +41,8 @@ LTX: Final = LTXSettings(
 
 def settings_of(folder: Path) -> LTXSettings:
     """The model's settings."""
-    return read_settings(folder, LTX)
+    is_given = read_json(folder / "model_index.json").get("_class_name") == "LTXImageToVideoPipeline"
+    return read_settings(folder, LTX.model_copy(update={"first_frame": is_given}))
 
 
 def factors(folder: Path) -> Factors:
@@ -69,6 +71,7 @@ def _or_derived(path: Path, config: dict[str, object], key: str, patch: str, def
     return integer(path, patch, default) << halvings  # twice for each
 
 
+# the weights of both pipelines are the same: an index names one, and `densedpo.json` may say the other
 FAMILY: Final = Family(
     name="LTX-Video",
     pipeline="LTXPipeline",
@@ -78,4 +81,7 @@ FAMILY: Final = Family(
     lora_targets=LORA_TARGETS,
     refuse=refuse_long_tokens,
     recorded=recorded,
+    first_frame=lambda folder: (False, True),  # noqa: ARG005
 )
+IMAGE_TO_VIDEO: Final = replace(FAMILY, pipeline="LTXImageToVideoPipeline")
+FAMILIES: Final = (FAMILY, IMAGE_TO_VIDEO)

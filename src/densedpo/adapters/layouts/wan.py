@@ -1,11 +1,13 @@
-"""A `WanPipeline` directory as files: what must be there, its geometry and its defaults (no torch).
+"""A `WanPipeline` or `WanImageToVideoPipeline` directory as files: parts, geometry and defaults (no torch).
 
 Three layouts: Wan 2.1; Wan 2.2 A14B, whose index has a boundary between two denoisers; Wan 2.2 TI2V-5B, whose index
-asks for a timestep for each token.
+asks for a timestep for each token. The image-to-video checkpoints of the first two take a mask and the encoded image as
+channels beside the latents, and that of Wan 2.1 an image encoder's embeddings.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -20,18 +22,36 @@ CLASSES: Final[dict[str, tuple[str, ...]]] = {
 }
 # every linear layer of a block, as the public Wan LoRAs adapt: a motion is not in the attention alone
 LORA_TARGETS: Final = ("to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2")
+# names of one and the same preparation in different versions of transformers
+IMAGE_PROCESSORS: Final = ("CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil")
+IMAGE_TO_VIDEO_PIPELINE: Final = "WanImageToVideoPipeline"
 WAN_2_1: Final = Settings(
     num_frames=81, height=480, width=832, fps=16.0, max_sequence_length=512, num_steps=50, guidance_scale=5.0
 )
 WAN_2_2_A14B: Final = WAN_2_1.model_copy(update={"num_steps": 40, "guidance_scale": 4.0})
+WAN_2_2_A14B_IMAGE: Final = WAN_2_2_A14B.model_copy(update={"guidance_scale": 3.5})
 WAN_2_2_TI2V: Final = WAN_2_1.model_copy(update={"num_frames": 121, "height": 704, "width": 1280, "fps": 24.0})
 
 
 def settings_of(folder: Path) -> Settings:
     """The model's settings over those of its layout."""
+    layout = WAN_2_1 if boundary(folder) is None else WAN_2_2_A14B
     if has_token_timesteps(folder):
-        return read_settings(folder, WAN_2_2_TI2V)
-    return read_settings(folder, WAN_2_1 if boundary(folder) is None else WAN_2_2_A14B)
+        layout = WAN_2_2_TI2V
+    if not is_image_to_video(folder):
+        return read_settings(folder, layout)
+    own = WAN_2_2_A14B_IMAGE if layout is WAN_2_2_A14B else layout
+    return read_settings(folder, own.model_copy(update={"first_frame": True}))
+
+
+def is_image_to_video(folder: Path) -> bool:
+    """Whether the index names the pipeline that continues an image."""
+    return read_json(folder / "model_index.json").get("_class_name") == IMAGE_TO_VIDEO_PIPELINE
+
+
+def first_frame(folder: Path) -> tuple[bool, ...]:
+    """Either for TI2V-5B, whose two pipelines have the same weights; else what the index says."""
+    return (False, True) if has_token_timesteps(folder) else (is_image_to_video(folder),)
 
 
 def boundary(folder: Path) -> float | None:
@@ -71,13 +91,33 @@ def factors(folder: Path) -> Factors:
 
 
 def refuse(folder: Path) -> None:
-    """Refuses a denoiser that takes an image.
+    """Refuses a denoiser that takes an image in a text-to-video index, or another image-to-video than is supported.
 
     Raises:
-        BadInput: it does.
+        BadInput: names the key.
     """
-    if read_json(folder / "transformer" / "config.json").get("image_dim") is not None:
-        raise BadInput(f"{folder}/transformer/config.json: image_dim is set: only text-to-video is supported")
+    path = folder / "transformer" / "config.json"
+    config = read_json(path)
+    if not is_image_to_video(folder):
+        if config.get("image_dim") is not None:
+            raise BadInput(f"{path}: image_dim is set: in a WanPipeline only text-to-video is supported")
+        return
+    if config.get("pos_embed_seq_len") is not None:
+        raise BadInput(f"{path}: pos_embed_seq_len is set: a model between a first and a last frame is not supported")
+    found, sizes = integer(path, "in_channels", 16), factors(folder)
+    beside = 0 if has_token_timesteps(folder) else sizes.temporal_stride + sizes.latent_channels
+    if found != sizes.latent_channels + beside:
+        raise BadInput(
+            f"{path}: in_channels is {found}; an image-to-video model of this autoencoder has "
+            f"{sizes.latent_channels + beside}"
+        )
+
+
+def image_parts(folder: Path) -> dict[str, tuple[str, ...]]:
+    """The encoder of the image and what prepares it; only Wan 2.1's image-to-video has them."""
+    if read_json(folder / "transformer" / "config.json").get("image_dim") is None:
+        return {}
+    return {"image_encoder": ("CLIPVisionModel",), "image_processor": IMAGE_PROCESSORS}
 
 
 def denoisers(folder: Path) -> tuple[str, ...]:
@@ -101,4 +141,8 @@ FAMILY: Final = Family(
     refuse=refuse,
     recorded=recorded,
     denoisers=denoisers,
+    first_frame=first_frame,
+    image_parts=image_parts,
 )
+IMAGE_TO_VIDEO: Final = replace(FAMILY, pipeline=IMAGE_TO_VIDEO_PIPELINE)
+FAMILIES: Final = (FAMILY, IMAGE_TO_VIDEO)
