@@ -1,4 +1,4 @@
-"""`densedpo generate independent | guided | arena | calibrate`: pairs of clips to be judged."""
+"""`densedpo generate independent | guided | corrupted | arena | calibrate`: pairs of clips to be judged."""
 
 from __future__ import annotations
 
@@ -6,19 +6,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from densedpo.cli.options import ConfigOption, DryRunOption, ModelOption, ProjectOption, SetOption
+from densedpo.cli.corrupted import corrupted
+from densedpo.cli.options import (
+    ConfigOption,
+    DryRunOption,
+    ModelOption,
+    PairNameArgument,
+    ProjectOption,
+    SetOption,
+)
 
 if TYPE_CHECKING:
     from densedpo.generate.plan import PairPlan
 
 app = typer.Typer(no_args_is_help=True, help="Generate pairs of clips, and calibrate how they start.")
 
-NameArgument = Annotated[str, typer.Argument(help="Name of the set of pairs: pairs/NAME.")]
-
 
 @app.command()
 def independent(
-    name: NameArgument,
+    name: PairNameArgument,
     model: ModelOption = "tiny",
     project: ProjectOption = None,
     config: ConfigOption = None,
@@ -37,7 +43,7 @@ def independent(
 
 @app.command()
 def guided(
-    name: NameArgument,
+    name: PairNameArgument,
     model: ModelOption = "tiny",
     project: ProjectOption = None,
     config: ConfigOption = None,
@@ -52,6 +58,9 @@ def guided(
 
     loaded = load_config(GuidedConfig, config, settings)
     _generate(plan_guided(find_project(project), name, model=model, config=loaded), dry_run=dry_run)
+
+
+app.command()(corrupted)
 
 
 @app.command()
@@ -79,7 +88,7 @@ def arena(
 
 @app.command()
 def calibrate(
-    name: NameArgument,
+    name: PairNameArgument,
     model: ModelOption = "tiny",
     project: ProjectOption = None,
     config: ConfigOption = None,

@@ -1,4 +1,4 @@
-"""`densedpo judge oracle | reference | export | import | serve | invite`: pairs to judgements to preferences."""
+"""`densedpo judge oracle | reference | real | export | import | serve | invite`: pairs to judgements to preferences."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from densedpo.cli.audit import audit
+from densedpo.cli.corrupted import real
 from densedpo.cli.judging import PairsArgument, echo_summary, open_labels, open_pairs, run_judge
 from densedpo.cli.options import AllowStaleOption, ConfigOption, ProjectOption, SetOption
 from densedpo.cli.probe import probe
@@ -53,6 +54,9 @@ def reference(
     found = find_project(project)
     judge = ReferenceJudge(settings, RealClips.of(found.clips))
     run_judge(judge, found, pairs, settings.segment_seconds, allow_stale=allow_stale)
+
+
+app.command()(real)
 
 
 @app.command()

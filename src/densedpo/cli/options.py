@@ -12,6 +12,7 @@ ProjectOption = Annotated[
 ]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")]
 SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="One setting; may be repeated.")]
+PairNameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the set of pairs: pairs/NAME.")]
 ModelOption = Annotated[str, typer.Option("--model", help="Model folder, or 'tiny' for the one that is shipped.")]
 AllowStaleOption = Annotated[bool, typer.Option("--allow-stale", help="Use inputs that have changed upstream.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

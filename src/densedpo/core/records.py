@@ -29,6 +29,7 @@ else:
 SceneWords = dict[str, str | float]  # dataclasses.asdict of a scene of the procedural world
 ClipSide = Literal["a", "b"]
 CLIP_SIDES: Final[tuple[ClipSide, ClipSide]] = ("a", "b")
+CorruptionKind = Literal["reversed", "shuffled", "noised", "blurred", "regenerated"]
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
@@ -67,13 +68,28 @@ class Prompt:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Corruption:
+    """What was done to one clip of a pair whose other clip is real.
+
+    `strength` is the noise's standard deviation in units of the pixel range, the blur's sigma in pixels, or how many
+    frames in a row a shuffle keeps together; None where the kind says it all, or where it is the pair's `eta`.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    kind: CorruptionKind
+    real: ClipSide
+    strength: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
     """Two clips generated for one prompt, with everything that is needed to make them again."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     id: str
-    kind: Literal["guided", "independent", "arena"]
+    kind: Literal["guided", "independent", "arena", "corrupted"]
     prompt_id: str
     clip_id: str | None
     caption: str
@@ -93,6 +109,7 @@ class Pair:
     video: str  # relative to the pair folder: an mp4 with a and b side by side
     latents: str  # relative to the pair folder: safetensors with `a` and `b`, each [C F H W] float32
     scene: SceneWords | None = None
+    corruption: Corruption | None = None  # the latents of a regenerated clip have a `mask` [F H W] beside `a` and `b`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from densedpo.generate.pairs import load_model, start_of
+from densedpo.generate.pairs import condition_of, first_of, load_model, start_of
 from densedpo.generate.sampler import sample, stack_schedules
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from densedpo.adapters.base import VideoModel
     from densedpo.generate.plan import PairPlan, PlannedPair
@@ -45,14 +45,27 @@ class Estimate:
 
 def estimate(plan: PairPlan, todo: Sequence[PlannedPair]) -> Estimate:
     """Times one step of one batch and one decoded clip on the plan's device; writes nothing."""
+
+    def seconds(model: VideoModel) -> float:
+        batch = todo[: plan.pairs_per_batch]
+        num_steps = sum(len(start_of(model, planned).sigmas) - 1 for planned in batch) / len(batch)
+        step_s, decode_s = _time_step(model, batch)
+        return math.ceil(len(todo) / len(batch)) * num_steps * step_s + 2 * len(todo) * decode_s
+
+    return estimate_by(plan, todo, seconds)
+
+
+def estimate_by(plan: PairPlan, todo: Sequence[PlannedPair], seconds: Callable[[VideoModel], float]) -> Estimate:
+    """The estimate of a plan of any kind; writes nothing.
+
+    Args:
+        seconds: how long what is to be made will take, by timing some of it with the plan's model.
+    """
     num_done = len(plan.pairs) - len(todo)
     if not todo:
         return Estimate(num_pairs=0, num_done=num_done, disk_bytes=0, time_s=0.0, memory_bytes=0)
     model = load_model(plan)
-    batch = todo[: plan.pairs_per_batch]
-    num_steps = sum(len(start_of(model, planned).sigmas) - 1 for planned in batch) / len(batch)
-    step_s, decode_s = _time_step(model, batch)
-    time_s = math.ceil(len(todo) / len(batch)) * num_steps * step_s + 2 * len(todo) * decode_s
+    time_s = seconds(model)
     return Estimate(
         num_pairs=len(todo),
         num_done=num_done,
@@ -67,7 +80,7 @@ def _time_step(model: VideoModel, batch: Sequence[PlannedPair]) -> tuple[float, 
     starts = [start_of(model, planned) for planned in batch]
     halves = torch.stack([half for start in starts for half in (start.a, start.b)])
     one_step = stack_schedules([start.sigmas[[0, -1]] for start in starts]).repeat_interleave(2, dim=0)
-    text = model.encode_text([planned.pair.caption for planned in batch for _ in "ab"])
+    text = condition_of(model, batch, first_of(model, batch))
     step_s = math.inf
     for _ in range(2):
         started = time.perf_counter()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
     from torch import Tensor
 
     from densedpo.adapters.base import VideoModel
@@ -33,10 +33,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampledPair:
-    """A pair and its latents, not yet on the disk."""
+    """A pair and its latents, not yet on the disk; `mask` is where they differ, for what was made so."""
 
     pair: Pair
     latents: Float[Tensor, "2 c f h w"]
+    mask: Bool[Tensor, "f h w"] | None = None
 
 
 def generate_pairs(plan: PairPlan) -> int:
@@ -150,7 +151,8 @@ def write_pairs(
     with finishing(model, folder, beside) as finish:
         for each in sampled:
             a, b = each.latents[0].contiguous(), each.latents[1].contiguous()
-            write_atomic(folder / each.pair.latents, save({"a": a, "b": b}))
+            masked = {} if each.mask is None else {"mask": each.mask}
+            write_atomic(folder / each.pair.latents, save({"a": a, "b": b, **masked}))
             waiting.append(finish(each.pair))
             while waiting and (len(waiting) > behind or waiting[0].done()):
                 yield waiting.popleft().result()

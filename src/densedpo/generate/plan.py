@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from densedpo.adapters.base import Geometry
     from densedpo.generate.config import CalibrateConfig, Decode, GuidedConfig, IndependentConfig, PairConfig
 
-Kind = Literal["guided", "independent", "arena"]
+Kind = Literal["guided", "independent", "arena", "corrupted"]
 SMALL_SIDE: Final = 128  # clips up to this size are stored enlarged, so that each pixel owns its colour sample
 
 

@@ -14,6 +14,8 @@ from densedpo.core.records import Pair, read_jsonl, to_row
 
 # where the files lie and which split the pair is in say nothing about what was seen
 _NOT_SEEN: Final = frozenset({"video", "latents", "split", "pixel_scale"})
+# keys that pairs had not from the start: where they say nothing, a pair is still the one that was labelled before
+_LATER: Final = frozenset({"corruption", "num_given_frames"})
 
 
 def pair_hash(pair: Pair) -> str:
@@ -21,7 +23,8 @@ def pair_hash(pair: Pair) -> str:
 
     Labels are bound to it, so that pairs made anew under the same ids (another seed, another model) start unlabelled.
     """
-    return sha256_json({key: value for key, value in to_row(pair).items() if key not in _NOT_SEEN})
+    seen = {key: value for key, value in to_row(pair).items() if key not in _NOT_SEEN}
+    return sha256_json({key: value for key, value in seen.items() if key not in _LATER or value})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
