@@ -76,8 +76,8 @@ def _gathered(query: Heads, key: Heads, value: Heads, num_frames: int) -> Heads:
     if num_frames <= 2:
         return early
     num_later = num_frames - 2
-    seen = [torch.cat([each[:, :1].expand(-1, num_later, -1, -1, -1), each[:, 1:-1]], dim=3) for each in (k, v)]
-    later = scaled_dot_product_attention(*(each.flatten(0, 1) for each in (q[:, 2:], *seen)))
+    k, v = (torch.cat([each[:, :1].expand(-1, num_later, -1, -1, -1), each[:, 1:-1]], dim=3) for each in (k, v))
+    later = scaled_dot_product_attention(q[:, 2:].flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1))
     later = later.reshape(batch, num_later, *later.shape[1:]).transpose(1, 2).flatten(2, 3)
     return torch.cat([early, later], dim=2)
 

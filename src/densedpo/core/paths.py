@@ -23,6 +23,16 @@ def noised(
     return (1 - t) * x0 + t * eps
 
 
+def without_signal(eps: Float[Tensor, "batch *rest"], t: Float[Tensor, " batch"]) -> Float[Tensor, "batch *rest"]:
+    """Where sampling from noise begins at t: noise of the variance that the path has there.
+
+    That is (1-t)^2 + t^2 for clean ends of unit variance, so that a variance-preserving model gets the unit noise that
+    its pipeline begins with. At t = 1 it is eps itself, bit for bit.
+    """
+    t = _over_batch(t, eps)
+    return eps * ((1 - t) ** 2 + t**2).sqrt()
+
+
 def velocity(x0: Float[Tensor, "batch *rest"], eps: Float[Tensor, "batch *rest"]) -> Float[Tensor, "batch *rest"]:
     """d x_t / d t, the training target of rectified-flow models."""
     return eps - x0

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
+from densedpo.core.paths import without_signal
 from densedpo.core.seeds import noise
 from densedpo.generate.sampler import PairStart
 
@@ -14,9 +17,7 @@ if TYPE_CHECKING:
 
 def independent_start(model: VideoModel, pair: Pair) -> PairStart:
     """Both halves from pure noise, over the sampler's whole schedule."""
-    shape = model.geometry.latent_shape
-    return PairStart(
-        a=noise(shape, pair.noise_key_a),
-        b=noise(shape, pair.noise_key_b),
-        sigmas=model.sigmas(pair.num_steps).cpu(),
-    )
+    shape, sigmas = model.geometry.latent_shape, model.sigmas(pair.num_steps).cpu()
+    eps = torch.stack([noise(shape, pair.noise_key_a), noise(shape, pair.noise_key_b)])
+    start = without_signal(eps, sigmas[:1].expand(2))
+    return PairStart(a=start[0], b=start[1], sigmas=sigmas)
