@@ -109,6 +109,7 @@ class Pair:
     video: str  # relative to the pair folder: an mp4 with a and b side by side
     latents: str  # relative to the pair folder: safetensors with `a` and `b`, each [C F H W] float32
     scene: SceneWords | None = None
+    num_given_frames: int = 0  # latent frames at the start that both clips were given: no loss and no label there
     corruption: Corruption | None = None  # the latents of a regenerated clip have a `mask` [F H W] beside `a` and `b`
 
 

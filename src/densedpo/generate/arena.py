@@ -17,14 +17,23 @@ from densedpo.core.provenance import sha256_file, sha256_json
 from densedpo.core.records import Pair, Prompt
 from densedpo.core.workspace import Project, require_fresh
 from densedpo.generate.config import ArenaConfig
-from densedpo.generate.plan import PairPlan, PairRequest, PlannedPair, pair_of, request_for, select_prompts
+from densedpo.generate.plan import (
+    PairPlan,
+    PairRequest,
+    PlannedPair,
+    continues_frame,
+    first_frames_of,
+    pair_of,
+    request_for,
+    select_prompts,
+)
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from pydantic import JsonValue
     from torch import Tensor
 
-    from densedpo.adapters.base import VideoModel
+    from densedpo.adapters.base import FirstFrame, VideoModel
 
 BASE: Final = "base"
 
@@ -80,7 +89,7 @@ def plan_arena(
     a, b = (contestant(project, each, model=model) for each in (first, second))
     if a == b:
         raise BadInput(f"an arena is between two models, not {first} and {second}; name two runs, or a run and {BASE}")
-    prompts = select_prompts(project, config.splits, seed=config.seed, allow_clipless=True)
+    prompts = select_prompts(project, config.splits, seed=config.seed, allow_clipless=not continues_frame(model))
     if len(prompts) < config.num_pairs:
         raise BadInput(f"num_pairs = {config.num_pairs}, but these splits hold {len(prompts)} prompts")
     request = request_for(
@@ -91,6 +100,7 @@ def plan_arena(
         guidance_scale=config.guidance_scale,
         seed=config.seed,
     )
+    frames = first_frames_of(project, prompts[: config.num_pairs], model=model)
     pairs = PairPlan(
         project=project,
         folder=project.pairs(name),
@@ -110,7 +120,9 @@ def plan_arena(
             "dtype": config.dtype,
         },
         pairs=tuple(
-            PlannedPair(pair=_record(request, prompt, dtype=config.dtype), clip_latents=None)
+            PlannedPair(
+                pair=_record(request, prompt, dtype=config.dtype), clip_latents=None, first=frames.get(prompt.id)
+            )
             for prompt in prompts[: config.num_pairs]
         ),
     )
@@ -137,7 +149,7 @@ def _made(plan: ArenaPlan, todo: Sequence[PlannedPair], folder: Path) -> Iterato
     """Yields each pair when it is on the disk in full."""
     import torch
 
-    from densedpo.generate.pairs import SampledPair, load_model, write_pairs
+    from densedpo.generate.pairs import SampledPair, first_of, load_model, write_pairs
     from densedpo.generate.videos import beside_of
 
     models = []
@@ -150,26 +162,30 @@ def _made(plan: ArenaPlan, todo: Sequence[PlannedPair], folder: Path) -> Iterato
 
     def sampled() -> Iterator[SampledPair]:
         for start in range(0, len(todo), at_once):
-            batch = [planned.pair for planned in todo[start : start + at_once]]
-            latents = torch.stack([_sampled(model, batch) for model in models], dim=1)
-            for pair, halves in zip(batch, latents, strict=True):
-                yield SampledPair(pair=pair, latents=halves)
+            batch = todo[start : start + at_once]
+            given = first_of(models[0], batch)
+            latents = torch.stack([_sampled(model, [each.pair for each in batch], given) for model in models], dim=1)
+            for planned, halves in zip(batch, latents, strict=True):
+                yield SampledPair(pair=planned.pair, latents=halves)
 
     beside = beside_of(plan.pairs, len(todo))
     return write_pairs(models[0], sampled(), folder, beside=beside, behind=at_once)
 
 
-def _sampled(model: VideoModel, batch: Sequence[Pair]) -> Float[Tensor, "pair c f h w"]:
+def _sampled(model: VideoModel, batch: Sequence[Pair], first: FirstFrame | None) -> Float[Tensor, "pair c f h w"]:
     import torch
 
+    from densedpo.core.paths import without_signal
     from densedpo.core.seeds import noise
     from densedpo.generate.sampler import sample
 
+    sigmas = model.sigmas(batch[0].num_steps).cpu()
+    eps = torch.stack([noise(model.geometry.latent_shape, pair.noise_key_a) for pair in batch])
     latents = sample(
         model,
-        start=torch.stack([noise(model.geometry.latent_shape, pair.noise_key_a) for pair in batch]),
-        sigmas=model.sigmas(batch[0].num_steps),
-        text=model.encode_text([pair.caption for pair in batch]),
+        start=without_signal(eps, sigmas[:1].expand(len(batch))),
+        sigmas=sigmas,
+        text=model.encode_text([pair.caption for pair in batch]).given(first),
         null_text=model.encode_text([""]),
         guidance_scale=batch[0].guidance_scale,
     )

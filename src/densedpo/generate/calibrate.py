@@ -23,6 +23,7 @@ from densedpo.core.paths import noised
 from densedpo.core.progress import track
 from densedpo.core.seeds import noise
 from densedpo.core.workspace import write_atomic, writing
+from densedpo.generate.first_frames import encode_first_frames
 from densedpo.generate.flow import flow_agreement
 from densedpo.generate.guided import read_clip_latents
 from densedpo.generate.sampler import guided_sigmas, sample
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
     from torch import Tensor
 
-    from densedpo.adapters.base import VideoModel
+    from densedpo.adapters.base import FirstFrame, VideoModel
     from densedpo.generate.config import CalibrateConfig
     from densedpo.generate.plan import CalibrationClip
 
@@ -132,11 +133,16 @@ def _regenerate(
         batch = clips[first : first + config.clips_per_batch]
         eps = torch.stack([noise(shape, config.seed, "calibrate", clip.prompt.id) for clip in batch])
         start = noised(latents[first : first + len(batch)], eps, sigmas[:1].expand(len(batch)))
-        text = model.encode_text([clip.prompt.caption for clip in batch])
+        text = model.encode_text([clip.prompt.caption for clip in batch]).given(_first(model, batch))
         null = model.encode_text([""])
         found = sample(model, start=start, sigmas=sigmas, text=text, null_text=null, guidance_scale=guidance)
         made.append(model.decode_latents(found))
     return np.concatenate(made)
+
+
+def _first(model: VideoModel, clips: Sequence[CalibrationClip]) -> FirstFrame | None:
+    files = [clip.first for clip in clips if clip.first is not None]
+    return encode_first_frames(model, files) if files else None
 
 
 def _level(

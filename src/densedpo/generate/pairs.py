@@ -11,8 +11,10 @@ import torch
 from safetensors.torch import save
 
 from densedpo.adapters import load
+from densedpo.core.errors import BadInput
 from densedpo.core.progress import track
 from densedpo.core.workspace import stamp_path, write_atomic, write_stamp, writing
+from densedpo.generate.first_frames import encode_first_frames, first_tensors
 from densedpo.generate.guided import guided_start, read_clip_latents
 from densedpo.generate.independent import independent_start
 from densedpo.generate.resume import prepare, sort_rows
@@ -26,18 +28,22 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float
     from torch import Tensor
 
-    from densedpo.adapters.base import VideoModel
+    from densedpo.adapters.base import FirstFrame, TextCondition, VideoModel
     from densedpo.core.records import Pair
     from densedpo.generate.plan import PairPlan, PlannedPair
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampledPair:
-    """A pair and its latents, not yet on the disk; `mask` is where they differ, for what was made so."""
+    """A pair and its latents, not yet on the disk; `mask` is where they differ, for what was made so.
+
+    `first` is the frame that both clips continue, one row of it.
+    """
 
     pair: Pair
     latents: Float[Tensor, "2 c f h w"]
     mask: Bool[Tensor, "f h w"] | None = None
+    first: FirstFrame | None = None
 
 
 def generate_pairs(plan: PairPlan) -> int:
@@ -68,16 +74,30 @@ def fill(
         inputs: the artefacts that the pairs are made from.
     """
     with writing(plan.folder) as folder:
-        todo = prepare(plan)
+        todo = begin_filling(plan)
         if todo:
-            # the stamp says that the set is whole: it comes last, and goes first when pairs are added
-            stamp_path(folder).unlink(missing_ok=True)
             for _ in track(made(todo, folder), total=len(todo), what="generating pairs"):
                 pass
-        if not stamp_path(folder).exists():
-            sort_rows(plan)
-            write_stamp(folder, list(inputs), plan.project)
+        end_filling(plan, inputs=inputs)
     return len(todo)
+
+
+def begin_filling(plan: PairPlan) -> tuple[PlannedPair, ...]:
+    """Makes a plan's folder ready, under its lock; returns what it lacks.
+
+    The stamp says that the set is whole: it comes last, and goes first when pairs are added.
+    """
+    todo = prepare(plan)
+    if todo:
+        stamp_path(plan.folder).unlink(missing_ok=True)
+    return todo
+
+
+def end_filling(plan: PairPlan, *, inputs: Sequence[Path]) -> None:
+    """Stamps a plan's folder that lacks nothing any more, under its lock."""
+    if not stamp_path(plan.folder).exists():
+        sort_rows(plan)
+        write_stamp(plan.folder, list(inputs), plan.project)
 
 
 def load_model(plan: PairPlan, *, captions: Path | None = None) -> VideoModel:
@@ -98,10 +118,39 @@ def start_of(model: VideoModel, planned: PlannedPair) -> PairStart:
     return guided_start(model, planned.pair, clip)
 
 
-def sample_pairs(model: VideoModel, batch: Sequence[PlannedPair]) -> Float[Tensor, "pair 2 c f h w"]:
+def first_of(model: VideoModel, batch: Sequence[PlannedPair]) -> FirstFrame | None:
+    """The frames that some pairs continue, one row each; None where the model is text-to-video.
+
+    Raises:
+        BadInput: a pair of an image-to-video model without a frame, or a damaged video.
+    """
+    if not model.geometry.num_given_frames:
+        return None
+    files = [planned.first for planned in batch if planned.first is not None]
+    if len(files) < len(batch):
+        raise BadInput("this model continues a first frame, and these pairs have none: they are not supported for it")
+    return encode_first_frames(model, files)
+
+
+def condition_of(model: VideoModel, batch: Sequence[PlannedPair], first: FirstFrame | None) -> TextCondition:
+    """What guides both halves of some pairs: a, b of the first, a, b of the second.
+
+    Args:
+        first: the pairs' frames, from `first_of`.
+    """
+    text = model.encode_text([planned.pair.caption for planned in batch for _ in "ab"])
+    return text.given(None if first is None else first.rows(torch.arange(len(batch)).repeat_interleave(2)))
+
+
+def sample_pairs(
+    model: VideoModel, batch: Sequence[PlannedPair], first: FirstFrame | None = None
+) -> Float[Tensor, "pair 2 c f h w"]:
     """The latents of some pairs, a and b, with all their halves in one batch of the denoiser.
 
     Each pair has its own schedule. A pair does not depend on the batch that it is in beyond float tolerance.
+
+    Args:
+        first: the frames that the pairs continue, from `first_of`.
     """
     starts = [start_of(model, planned) for planned in batch]
     halves = torch.stack([half for start in starts for half in (start.a, start.b)])
@@ -109,7 +158,7 @@ def sample_pairs(model: VideoModel, batch: Sequence[PlannedPair]) -> Float[Tenso
         model,
         start=halves,
         sigmas=stack_schedules([start.sigmas for start in starts]).repeat_interleave(2, dim=0),
-        text=model.encode_text([planned.pair.caption for planned in batch for _ in "ab"]),
+        text=condition_of(model, batch, first),
         null_text=model.encode_text([""]),
         guidance_scale=batch[0].pair.guidance_scale,
     )
@@ -133,8 +182,10 @@ def make_pairs(
     def sampled() -> Iterator[SampledPair]:
         for first in range(0, len(todo), pairs_per_batch):
             batch = todo[first : first + pairs_per_batch]
-            for planned, latents in zip(batch, sample_pairs(model, batch), strict=True):
-                yield SampledPair(pair=planned.pair, latents=latents)
+            given = first_of(model, batch)
+            for index, latents in enumerate(sample_pairs(model, batch, given)):
+                own = None if given is None else given.rows(torch.tensor([index]))
+                yield SampledPair(pair=batch[index].pair, latents=latents, first=own)
 
     return write_pairs(model, sampled(), folder, beside=beside, behind=pairs_per_batch)
 
@@ -152,7 +203,7 @@ def write_pairs(
         for each in sampled:
             a, b = each.latents[0].contiguous(), each.latents[1].contiguous()
             masked = {} if each.mask is None else {"mask": each.mask}
-            write_atomic(folder / each.pair.latents, save({"a": a, "b": b, **masked}))
+            write_atomic(folder / each.pair.latents, save({"a": a, "b": b, **masked, **first_tensors(each.first)}))
             waiting.append(finish(each.pair))
             while waiting and (len(waiting) > behind or waiting[0].done()):
                 yield waiting.popleft().result()

@@ -19,6 +19,7 @@ from densedpo.core.provenance import sha256_json
 from densedpo.core.records import Clip, Pair, Prompt, read_jsonl
 from densedpo.core.seeds import generator
 from densedpo.core.workspace import Project, require_fresh
+from densedpo.generate.first_frames import FrameFile
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -32,10 +33,11 @@ SMALL_SIDE: Final = 128  # clips up to this size are stored enlarged, so that ea
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedPair:
-    """A pair that is to be made, and for a guided one the file with its real clip's latents."""
+    """A pair that is to be made, for a guided one the file with its real clip's latents, and the frame to continue."""
 
     pair: Pair
     clip_latents: Path | None
+    first: FrameFile | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +63,7 @@ class CalibrationClip:
 
     prompt: Prompt
     latents: Path
+    first: FrameFile | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +84,7 @@ def plan_independent(project: Project, name: str, *, model: str | Path, config: 
     Raises:
         BadInput: no such model, no prompts in these splits.
     """
-    prompts = select_prompts(project, config.splits, seed=config.seed, allow_clipless=True)
+    prompts = select_prompts(project, config.splits, seed=config.seed, allow_clipless=not continues_frame(model))
     return _plan(project, name, "independent", model, config, prompts, eta_of=lambda _: None, latents={})
 
 
@@ -133,7 +136,10 @@ def clips_to_calibrate(project: Project, *, model: str | Path, config: Calibrate
     if len(prompts) < config.num_clips:
         raise BadInput(f"num_clips = {config.num_clips}, but there are only {len(prompts)} clips in these splits")
     latents = latents_of_clips(project, prompts, model=model)
-    return tuple(CalibrationClip(prompt=prompt, latents=latents[prompt.id]) for prompt in prompts)
+    first = first_frames_of(project, prompts, model=model)
+    return tuple(
+        CalibrationClip(prompt=prompt, latents=latents[prompt.id], first=first.get(prompt.id)) for prompt in prompts
+    )
 
 
 def select_prompts(project: Project, splits: Sequence[str], *, seed: int, allow_clipless: bool) -> tuple[Prompt, ...]:
@@ -151,6 +157,24 @@ def select_prompts(project: Project, splits: Sequence[str], *, seed: int, allow_
         raise BadInput(f"clips/prompts.jsonl holds no {what} in {', '.join(splits)}; add some by `densedpo data add`")
     # by a number of its own, so that a prompt that is added later does not reorder the others among themselves
     return tuple(sorted(prompts, key=lambda prompt: (generator(seed, "order", prompt.id).random(), prompt.id)))
+
+
+def continues_frame(model: str | Path) -> bool:
+    """Whether a model's clips continue a first frame, so that every prompt needs a clip."""
+    return catalogue.geometry(model).num_given_frames > 0
+
+
+def first_frames_of(project: Project, prompts: Sequence[Prompt], *, model: str | Path) -> dict[str, FrameFile]:
+    """Where the first frame of each prompt's own clip is, by prompt id; nothing for a text-to-video model.
+
+    Raises:
+        BadInput: see `latents_of_clips`.
+    """
+    if not continues_frame(model):
+        return {}
+    latents_of_clips(project, prompts, model=model)  # refuses a clip that is not there or not of this model's size
+    clips = {clip.id: clip for clip in read_jsonl(project.clips / "clips.jsonl", Clip)}
+    return {prompt.id: FrameFile.of(clips[prompt.clip_id or ""], project.clips) for prompt in prompts}
 
 
 def latents_of_clips(project: Project, prompts: Sequence[Prompt], *, model: str | Path) -> dict[str, Path]:
@@ -212,12 +236,13 @@ def _plan(
         "dtype": config.dtype,
         **(extra or {}),
     }
+    first = first_frames_of(project, prompts, model=model)
     pairs = []
     for index in range(config.num_pairs):
         repetition, place = divmod(index, len(prompts))
         prompt = prompts[place]
         pair = _record(request, prompt, repetition, eta=eta_of(prompt), dtype=config.dtype)
-        pairs.append(PlannedPair(pair=pair, clip_latents=latents.get(prompt.id)))
+        pairs.append(PlannedPair(pair=pair, clip_latents=latents.get(prompt.id), first=first.get(prompt.id)))
     return PairPlan(
         project=project,
         folder=project.pairs(name),
@@ -294,6 +319,7 @@ def pair_of(
         video=f"videos/{pair_id}.mp4",
         latents=f"latents/{pair_id}.safetensors",
         scene=prompt.scene,
+        num_given_frames=geometry.num_given_frames,
     )
 
 

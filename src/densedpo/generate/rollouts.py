@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from densedpo.adapters import catalogue
+from densedpo.core.errors import BadInput
 from densedpo.generate.plan import (
     PairPlan,
     PairRequest,
     PlannedPair,
+    continues_frame,
     draw_eta,
     eta_range,
     latents_of_clips,
@@ -75,8 +77,13 @@ def plan_rollouts(
         target: the project in which the pairs are written as `pairs/<name>`.
 
     Raises:
-        BadInput: no such model, an empty range of eta; for guided rollouts a prompt without a clip of this model's.
+        BadInput: no such model or an image-to-video one, an empty range of eta; for guided rollouts a prompt without a
+            clip of this model's.
     """
+    if continues_frame(settings.model):
+        raise BadInput(
+            f"{settings.model} continues a first frame: online rounds are of text-to-video models; use `learn offline`"
+        )
     request = request_for(
         settings.kind,
         settings.model,

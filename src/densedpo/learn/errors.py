@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from densedpo.adapters.base import target_scale
+from densedpo.adapters.base import require_first_frame, target_scale
 from densedpo.core import paths
 from densedpo.learn.objectives import PairErrors
 
@@ -22,12 +22,23 @@ if TYPE_CHECKING:
 
 
 def residuals(model: VideoModel, batch: ClipBatch) -> Residuals:
-    """Predicted minus true, in the model's own training target and float32."""
-    x_t = paths.noised(batch.latents, batch.noise, batch.t)
+    """Predicted minus true, in the model's own training target and float32; 0 in frames that are given."""
+    require_first_frame(model.geometry, batch.text)
+    x_t = batch.text.hold(paths.noised(batch.latents, batch.noise, batch.t))
     predicted = model.predict(x_t, batch.t, batch.text)
     target = paths.velocity(batch.latents, batch.noise).to(predicted.device)
     scale = target_scale(model.target, batch.t).to(predicted.device)
-    return (predicted.float() - target) * scale[:, None, None, None, None]
+    residual = (predicted.float() - target) * scale[:, None, None, None, None]
+    num_given = model.geometry.num_given_frames
+    if not num_given:
+        return residual
+    # cut off and not multiplied by 0: what a denoiser says of a clean frame may be anything, NaN too
+    return torch.cat([torch.zeros_like(residual[:, :, :num_given]), residual[:, :, num_given:]], dim=2)
+
+
+def clip_errors(model: VideoModel, batch: ClipBatch) -> Float[Tensor, "batch"]:
+    """The squared error of each clip, averaged over the latent frames that the model makes."""
+    return frame_errors(model, batch)[:, model.geometry.num_given_frames :].flatten(1).mean(1)
 
 
 def squared_by_frame(residual: Residuals) -> FrameErrors:

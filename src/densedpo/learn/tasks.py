@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 
 import torch
 
-from densedpo.learn.errors import beside_reference, frame_errors, residuals, squared_by_frame
+from densedpo.learn.errors import beside_reference, clip_errors, frame_errors, residuals, squared_by_frame
 from densedpo.learn.feed.order import Order, Visit
 from densedpo.learn.objectives import (
     LossOutput,
@@ -167,7 +167,8 @@ class PreferenceTask:
             return self.errors(batch, visits), None
         reference = self._reference.residuals(batch.packed())
         policy = residuals(self._model, batch.packed())
-        drift_a, drift_b = torch.square(policy - reference).mean((1, 2, 3, 4)).chunk(2)
+        made = (policy - reference)[:, :, self._model.geometry.num_given_frames :]
+        drift_a, drift_b = torch.square(made).mean((1, 2, 3, 4)).chunk(2)
         known = squared_by_frame(reference) if self._cache is None else self._cache.of(visits)
         return self.errors_of(policy, known, batch), (drift_a + drift_b) / 2
 
@@ -230,7 +231,7 @@ class SftTask:
     def outcome(self, visits: Sequence[Visit]) -> Outcome:
         """See `Task`."""
         batch = self._source.clips(self._clips, visits, self._draws)
-        loss = frame_errors(self._model, batch).flatten(1).mean(1)
+        loss = clip_errors(self._model, batch)
         return Outcome(loss=loss, weight=torch.ones_like(loss), t=batch.t, metrics=None)
 
     def backward(self, visits: Sequence[Visit], divisor: float) -> Outcome:
@@ -281,7 +282,7 @@ def label_weight(
 ) -> float:
     """The weight of a pair in the loss, from its labels alone (and its own clips, where cells are weighted)."""
     field = torch.from_numpy(pair.labels.field)[None, :, None, None]
-    valid = torch.ones_like(field, dtype=torch.bool)
+    valid = torch.from_numpy(pair.labels.valid)[None, :, None, None]
     match config.objective:
         case "dense_dpo" | "dense_ipo" | "dense_robust" | "sft":
             weight = dense_dpo_weight(field, valid, cell_weight)

@@ -13,7 +13,7 @@ from densedpo.core.errors import BadInput
 from densedpo.core.provenance import sha256_file, sha256_json
 from densedpo.core.records import Clip, Pair, Prompt, read_jsonl
 from densedpo.core.workspace import Project, read_stamp, require_fresh
-from densedpo.generate.plan import latents_of_clips, pixel_scale, select_prompts
+from densedpo.generate.plan import continues_frame, latents_of_clips, pixel_scale, select_prompts
 from densedpo.learn.export import ADAPTER_FILE, trained_file
 from densedpo.measure.config import MeasureConfig
 from densedpo.measure.records import Settings, Subject
@@ -36,8 +36,8 @@ class RealClip:
 class MeasurePlan:
     """Everything that `measure run` needs.
 
-    `clips` holds the prompts' own clips by prompt id, where they are what is measured. `num_asked` is how many prompts
-    were asked for; there may be fewer. `dtype` is the denoiser's; None where no model runs.
+    `clips` holds the prompts' own clips by prompt id, where they or their first frames are needed. `num_asked` is how
+    many prompts were asked for; there may be fewer. `dtype` is the denoiser's; None where no model runs.
     """
 
     project: Project
@@ -80,8 +80,8 @@ def plan_measurement(
     if run is not None and config.source != "model":
         raise BadInput(f"source = {config.source!r} measures no adapter; leave out --run {run}")
     folder = catalogue.find(model)
-    prompts = _prompts(project, config)
-    clips = _clips(project, prompts, model=model) if config.source != "model" else {}
+    prompts = _prompts(project, model, config)
+    clips = _clips(project, prompts, model=model) if config.source != "model" or continues_frame(model) else {}
     adapter = None
     if run is not None:
         require_fresh(project.run(run), project, allow_stale=allow_stale)
@@ -131,8 +131,9 @@ def check_no_overlap(project: Project, run: str, prompts: Iterable[Prompt]) -> N
             )
 
 
-def _prompts(project: Project, config: MeasureConfig) -> tuple[Prompt, ...]:
-    prompts = select_prompts(project, (config.split,), seed=_PROMPT_ORDER_SEED, allow_clipless=config.source == "model")
+def _prompts(project: Project, model: str | Path, config: MeasureConfig) -> tuple[Prompt, ...]:
+    clipless = config.source == "model" and not continues_frame(model)
+    prompts = select_prompts(project, (config.split,), seed=_PROMPT_ORDER_SEED, allow_clipless=clipless)
     return prompts[: config.num_prompts]
 
 

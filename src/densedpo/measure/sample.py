@@ -16,7 +16,9 @@ from densedpo import adapters
 from densedpo.adapters.catalogue import load_trained
 from densedpo.core.errors import BadInput
 from densedpo.core.media import read_mp4
+from densedpo.core.paths import without_signal
 from densedpo.core.seeds import noise
+from densedpo.generate.first_frames import FrameFile, encode_first_frames
 from densedpo.generate.sampler import sample
 from densedpo.measure.plan import MeasurePlan
 from densedpo.measure.run import ClipSource, ClipTask, MadeClip
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from densedpo.adapters.base import VideoModel
+    from densedpo.adapters.base import FirstFrame, VideoModel
 
 
 FPS_TOLERANCE: Final = 0.01
@@ -63,17 +65,26 @@ def _generated(plan: MeasurePlan, model: VideoModel, tasks: Sequence[ClipTask]) 
     assert settings.num_steps is not None
     assert settings.guidance_scale is not None
     model.encode_ahead(["", *(task.prompt.caption for task in tasks)])
-    sigmas, null_text = model.sigmas(settings.num_steps), model.encode_text([""])
+    sigmas, null_text = model.sigmas(settings.num_steps).cpu(), model.encode_text([""])
     for batch in _batches(tasks, plan.batch_clips):
+        eps = torch.stack([start_noise(model, task, seed=settings.seed) for task in batch])
         latents = sample(
             model,
-            start=torch.stack([start_noise(model, task, seed=settings.seed) for task in batch]),
+            start=without_signal(eps, sigmas[:1].expand(len(batch))),
             sigmas=sigmas,
-            text=model.encode_text([task.prompt.caption for task in batch]),
+            text=model.encode_text([task.prompt.caption for task in batch]).given(_first(plan, model, batch)),
             null_text=null_text,
             guidance_scale=settings.guidance_scale,
         )
         yield from _made(batch, model.decode_latents(latents))
+
+
+def _first(plan: MeasurePlan, model: VideoModel, batch: Sequence[ClipTask]) -> FirstFrame | None:
+    """The first frames of the prompts' own clips, for a model that continues one."""
+    if not model.geometry.num_given_frames:
+        return None
+    clips = [plan.clips[task.prompt.id] for task in batch]
+    return encode_first_frames(model, [FrameFile(video=clip.video, pixel_scale=clip.pixel_scale) for clip in clips])
 
 
 def _reconstructed(plan: MeasurePlan, model: VideoModel, tasks: Sequence[ClipTask]) -> Iterator[MadeClip]:

@@ -36,11 +36,13 @@ def segment_margins(labels: Labels, reward: FrameReward, *, beta: float) -> Segm
     """The margins of a pair's segments from its rewards d_b - d_a per latent frame."""
     frames = np.asarray(reward.implicit_reward_per_latent_frame)
     segments = range(len(labels.segments))
-    first = [int(np.argmax(labels.owner == segment)) for segment in segments]
+    own = [(labels.owner == segment) & labels.valid for segment in segments]
+    # a segment of nothing but a given frame has none of its own, and then no label either
+    one = [int(np.argmax(mine)) for mine in own]
     return SegmentMargins(
         pair_id=reward.pair_id,
         ranges=labels.segments.ranges,
-        labels=tuple(int(labels.field[frame]) for frame in first),
-        answered=tuple(bool(labels.judged[frame]) for frame in first),
-        margins=tuple(float(beta / 2 * frames[labels.owner == segment].mean()) for segment in segments),
+        labels=tuple(int(labels.field[frame]) for frame in one),
+        answered=tuple(bool(labels.judged[frame]) for frame in one),
+        margins=tuple(float(beta / 2 * frames[mine].mean()) if mine.any() else 0.0 for mine in own),
     )

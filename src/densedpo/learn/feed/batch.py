@@ -13,9 +13,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from densedpo.adapters.base import TextCondition, VideoModel
+from densedpo.adapters.base import FirstFrame, TextCondition, VideoModel
 from densedpo.core import seeds
 from densedpo.core.errors import BadInput
+from densedpo.generate.first_frames import FIRST_PREFIX, encode_first_frames, read_first
 from densedpo.learn.feed.order import TimeDensity, Visit, time_of
 
 _log = logging.getLogger("densedpo")
@@ -99,6 +100,7 @@ class Source:
         self._latents: dict[Path, dict[str, Tensor]] = {}
         self._embeds: dict[str, TextCondition] = {}
         self._differences: dict[Path, Tensor] = {}
+        self._first: dict[str, FirstFrame] = {}
 
     def pairs(self, pairs: Sequence[LabelledPair], visits: Sequence[Visit], draws: Draws) -> PairBatch:
         """The batch of some visits to `pairs`, whose latents are of one size."""
@@ -111,6 +113,10 @@ class Source:
             noise_a, noise_b = (torch.stack([seeds.noise(shape, key) for key in side]) for side in keys)
         else:
             noise_a = noise_b = _noise(shape, [pair.id for pair in chosen], visits, draws)
+        text = self._text([pair.caption for pair in chosen])
+        if self._model.geometry.num_given_frames:
+            given = [read_first(clips, pair.latents) for pair, clips in zip(chosen, tensors, strict=True)]
+            text = text.given(FirstFrame.cat(given))
         field = torch.from_numpy(np.stack([pair.labels.field for pair in chosen]))[:, :, None, None]
         confidence = torch.from_numpy(np.stack([pair.labels.confidence for pair in chosen]))[:, :, None, None]
         return PairBatch(
@@ -120,16 +126,16 @@ class Source:
             noise_a=noise_a,
             noise_b=noise_b,
             t=t,
-            text=self._text([pair.caption for pair in chosen]),
+            text=text,
             field=field,
             confidence=confidence,
             sign=torch.tensor([pair.labels.sign for pair in chosen]),
             judged=torch.from_numpy(np.stack([pair.labels.judged for pair in chosen]))[:, :, None, None],
-            valid=torch.ones_like(field, dtype=torch.bool),
+            valid=torch.from_numpy(np.stack([pair.labels.valid for pair in chosen]))[:, :, None, None],
         )
 
     def differences(self, pairs: Sequence[LabelledPair]) -> Float[Tensor, "batch frame 1 1"]:
-        """How much the two clips of each pair differ in each latent frame, with mean 1 over the frames of the pair.
+        """How much the two clips of each pair differ in each latent frame, with mean 1 over the frames that were made.
 
         The mean of |a - b| over channels, rows and columns: for aligned pairs a free map of where there is something to
         prefer. Two clips that are the same have weight 1 everywhere.
@@ -139,7 +145,7 @@ class Source:
             if pair.latents not in self._differences:
                 clips = self._read_pair(pair)
                 by_frame = (clips["a"] - clips["b"]).abs().mean((0, 2, 3))
-                mean = by_frame.mean()
+                mean = by_frame[pair.labels.num_given :].mean()
                 self._differences[pair.latents] = by_frame / mean if mean > 0 else torch.ones_like(by_frame)
             rows.append(self._differences[pair.latents])
         return torch.stack(rows)[:, :, None, None]
@@ -148,12 +154,22 @@ class Source:
         """The batch of some visits to `clips`."""
         chosen = [clips[visit.index] for visit in visits]
         ids, shape = [clip.id for clip in chosen], self._model.geometry.latent_shape
+        latents = torch.stack([self._read(clip.latents, ("latents",), shape)["latents"] for clip in chosen])
+        text = self._text([clip.caption for clip in chosen])
+        if self._model.geometry.num_given_frames:
+            text = text.given(FirstFrame.cat([self._first_of(clip) for clip in chosen]))
         return ClipBatch(
-            latents=torch.stack([self._read(clip.latents, ("latents",), shape)["latents"] for clip in chosen]),
+            latents=latents,
             noise=_noise(shape, ids, visits, draws),
             t=_times(ids, visits, draws, self._model.trained_t),
-            text=self._text([clip.caption for clip in chosen]),
+            text=text,
         )
+
+    def _first_of(self, clip: RealClip) -> FirstFrame:
+        """A real clip's own first frame, encoded when it is first visited."""
+        if clip.id not in self._first:
+            self._first[clip.id] = encode_first_frames(self._model, [clip.frame])
+        return self._first[clip.id]
 
     def _text(self, captions: Sequence[str]) -> TextCondition:
         for caption in captions:
@@ -193,7 +209,7 @@ def _times(
 
 
 def _load_latents(path: Path, keys: tuple[str, ...], shape: tuple[int, ...]) -> dict[str, Tensor]:
-    """The named tensors of a safetensors file as float32.
+    """The named tensors of a safetensors file, and those of a first frame, as float32.
 
     Raises:
         BadInput: not a safetensors file, a key is missing, a shape is not the one told, or a value is not finite.
@@ -209,4 +225,5 @@ def _load_latents(path: Path, keys: tuple[str, ...], shape: tuple[int, ...]) -> 
             raise BadInput(f"{path}: {key} has shape {tuple(tensors[key].shape)}, not {shape} as its clip says")
         if not bool(tensors[key].isfinite().all()):
             raise BadInput(f"{path}: {key} holds values that are not finite")
-    return {key: tensors[key].float() for key in keys}
+    # what a first frame was given as lies beside the clips
+    return {key: tensor.float() for key, tensor in tensors.items() if key in keys or key.startswith(FIRST_PREFIX)}

@@ -14,6 +14,7 @@ from densedpo.core.errors import BadInput
 from densedpo.core.layout import LatentLayout, Segments, latent_field, segment_of_latent
 from densedpo.core.records import Clip, Pair, Preference, from_row, read_jsonl
 from densedpo.core.seeds import derive_seed, generator
+from densedpo.generate.first_frames import FrameFile
 from densedpo.judge.probe.verdict import ProbeVerdict
 
 if TYPE_CHECKING:
@@ -27,7 +28,11 @@ _log = logging.getLogger("densedpo")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Labels:
-    """What the judgements of one pair say, over latent frames."""
+    """What the judgements of one pair say, over latent frames.
+
+    The first `num_given` frames were given to both clips and made by neither: they have no label, whatever was said of
+    their segment.
+    """
 
     field: NDArray[np.int8]  # [F]
     confidence: NDArray[np.float32]  # [F], 1 where none was given
@@ -35,16 +40,22 @@ class Labels:
     sign: int
     segments: Segments
     owner: NDArray[np.int64]  # [F], the segment of each latent frame
+    num_given: int = 0
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """The latent frames that were made, [F]."""
+        return np.arange(len(self.field)) >= self.num_given
 
     @property
     def non_tie_share(self) -> float:
-        """Share of latent frames that carry a label."""
-        return float((self.field != 0).mean())
+        """Share of the latent frames that were made which carry a label."""
+        return float((self.field != 0)[self.num_given :].mean())
 
     @property
     def judged_share(self) -> float:
-        """Share of latent frames that somebody judged, ties among them."""
-        return float(self.judged.mean())
+        """Share of the latent frames that were made which somebody judged, ties among them."""
+        return float(self.judged[self.num_given :].mean())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,11 +74,12 @@ class LabelledPair:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RealClip:
-    """A real clip whose latents are cached; `latents` is an absolute path."""
+    """A real clip whose latents are cached, in an absolute path; `frame` is where its first frame is."""
 
     id: str
     caption: str
     latents: Path
+    frame: FrameFile
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,6 +138,13 @@ def read_pairs(
         joined.append(_labelled(pair, preference, folder, preferences, own, source))
     if not joined:
         raise BadInput(f"{preferences} holds no preference: judge the pairs and export first")
+    num_lost = sum(len(_without_frames(each.labels)) for each in joined)
+    if num_lost:
+        _log.warning(
+            "%s: %d segments hold no latent frame but the one that is given; their labels are not used",
+            preferences,
+            num_lost,
+        )
     return tuple(joined)
 
 
@@ -210,7 +229,8 @@ def read_clips(clips: Path, vae_fingerprint: str) -> tuple[RealClip, ...]:
         latents = clips / "latents" / vae_fingerprint / f"{clip.content}.safetensors"
         if not latents.is_file():
             raise BadInput(f"{latents} is missing: run `densedpo data add` with this model to cache the latents")
-        found.append(RealClip(id=clip.id, caption=clip.caption, latents=latents))
+        frame = FrameFile.of(clip, clips)
+        found.append(RealClip(id=clip.id, caption=clip.caption, latents=latents, frame=frame))
     if not found:
         raise BadInput(f"{clips / 'clips.jsonl'} holds no clip of the train split")
     return tuple(found)
@@ -235,10 +255,21 @@ def _sources_left_out(pairs: tuple[LabelledPair, ...], config: LearnConfig) -> f
     return frozenset(sources[index::num_folds])
 
 
+def _without_frames(labels: Labels) -> frozenset[int]:
+    """The segments all of whose latent frames are given: nothing can be learned from their labels."""
+    return frozenset(labels.owner.tolist()) - frozenset(labels.owner[labels.num_given :].tolist())
+
+
 def _labelled(
     pair: Pair, preference: Preference, folder: Path, preferences: Path, geometry: Geometry, source: str
 ) -> LabelledPair:
     layout = LatentLayout(num_frames=geometry.num_frames, stride=geometry.temporal_stride)
+    num_given = geometry.num_given_frames
+    if pair.num_given_frames != num_given:
+        raise BadInput(
+            f"{folder / 'pairs.jsonl'}: pair {pair.id!r} has {pair.num_given_frames} given latent frames, the model "
+            f"has {num_given}"
+        )
     try:
         segments = Segments(ranges=preference.ranges)
         field = latent_field(preference.labels, segments, layout)
@@ -246,6 +277,7 @@ def _labelled(
         owner = segment_of_latent(segments, layout)
         confidence = np.asarray(given, dtype=np.float32)[owner]
         judged = np.asarray(preference.answered or (True,) * len(segments), dtype=np.bool_)[owner]
+        field[:num_given], judged[:num_given] = 0, False
     except BadInput as error:
         raise BadInput(f"{preferences}: pair {pair.id!r}: {error}") from None
     latents = folder / pair.latents
@@ -258,6 +290,7 @@ def _labelled(
         sign=preference.clip_label,
         segments=segments,
         owner=owner,
+        num_given=num_given,
     )
     return LabelledPair(
         id=pair.id,
