@@ -18,11 +18,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)
 	$(VENV)/bin/densedpo demo
 
+# several files of tests at once, one thread each: JOBS=1 runs them one after the other
+JOBS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile
+
 test: $(INSTALLED)
-	$(VENV)/bin/python -m pytest
+	$(PYTEST)
 
 test-slow: $(INSTALLED)
-	$(VENV)/bin/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,17 @@ import pytest
 
 from densedpo.core.records import Judgement
 from toy import SHIPPED, SMALL, build_toy_model
+from turns import turn
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Where several processes run the tests (pytest-xdist), one marked `alone` waits until no other runs."""
+    cache = item.config.cache
+    if cache is None or "PYTEST_XDIST_WORKER" not in os.environ:
+        return (yield)
+    with turn(cache.mkdir("turns"), alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @pytest.fixture(scope="session")

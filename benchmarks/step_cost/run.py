@@ -12,7 +12,8 @@ Random weights and random latents; time and memory do not depend on their values
     live     our step with fresh draws: the reference is run in each step
     plain    a second copy of the model as the reference and four separate forwards, as public scripts have it
 
-The fill of the cache is timed beside them, for one draw of the same pairs. A whole run fills it for K draws of each
+The fill of the cache is timed beside them, for one draw of the same pairs, as a run makes it: with as many clips in a
+forward as a step has. A whole run fills it for K draws of each
 pair and visits a pair 26 times (the paper's 1000 steps of 256 over 10,000 pairs), so a step of it is a packed one and
 K / 26 of a fill.
 
@@ -48,7 +49,7 @@ from densedpo.learn.errors import beside_reference, frame_errors
 from densedpo.learn.feed.batch import Draws, PairBatch, Source
 from densedpo.learn.feed.inputs import LabelledPair
 from densedpo.learn.feed.order import TimeDensity
-from densedpo.learn.memory import recompute_activations
+from densedpo.learn.memory import pairs_in_fill, recompute_activations
 from densedpo.learn.objectives import dense_dpo
 from densedpo.learn.reference import attach_lora
 from densedpo.learn.step import build_optimizer, take_step
@@ -82,6 +83,7 @@ class Bench:
             batch_pairs=scale.num_pairs, draws="fresh" if variant == "live" else 1, lora_rank=scale.lora_rank,
             memory="apart" if variant == "apart" else "packed", device=scale.device,
         )  # fmt: skip
+        self._in_fill = pairs_in_fill(self.config, scale.num_pairs, num_processes=1)
         self.model = RandomModel(SIZES[scale.size], device=scale.device)
         if scale.recompute:
             recompute_activations(self.model.denoiser)
@@ -92,7 +94,7 @@ class Bench:
         self._cache = None
         if variant in ("packed", "apart"):
             self._cache = CachedReference(pairs, self._draws, folder)
-            self._cache.fill(self.model, source, 1, poll=lambda: None)
+            self._cache.fill(self.model, source, 1, poll=lambda: None, in_forward=self._in_fill)
         self._task = PreferenceTask(self.model, source, pairs, self._draws, self.config, self._cache)
         self._source, self._pairs, self._number, self._folder = source, pairs, 0, folder
         self._reference = RandomModel(SIZES[scale.size], device=scale.device) if variant == "plain" else None
@@ -123,7 +125,7 @@ class Bench:
         """Seconds of the reference's errors for one draw of the pairs, as a run fills its cache."""
         draws = Draws(noise_seed=number + 1, count=1, density=TimeDensity.of(self.config))
         cache = CachedReference(self._pairs, draws, self._folder / f"fill-{number}")
-        return self._timed(lambda: cache.fill(self.model, self._source, 1, poll=lambda: None))
+        return self._timed(lambda: cache.fill(self.model, self._source, 1, poll=lambda: None, in_forward=self._in_fill))
 
     def _by_hand(self, loss: Callable[[], torch.Tensor]) -> None:
         self._optimizer.zero_grad(set_to_none=True)

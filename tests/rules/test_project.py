@@ -95,6 +95,7 @@ for inner in pkgutil.walk_packages(module.__path__ if "." not in "{room}" else [
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.alone
 def test_help_answers_at_once() -> None:
     """Under half a second on a quiet machine; the best of three against thrice that, as others may be at work here."""
     times = []

@@ -44,6 +44,7 @@ def test_twenty_items_by_keyboard_alone(live: Live, context: BrowserContext) -> 
     assert others == []
 
 
+@pytest.mark.alone
 def test_both_panes_show_the_same_frame_at_200_seeks_and_while_playing(live: Live, context: BrowserContext) -> None:
     page = context.new_page()
     sign_in(page, live)
@@ -168,6 +169,7 @@ def test_a_session_that_ended_keeps_the_draft(live: Live, context: BrowserContex
     assert page.evaluate("studio.choice.answers.overall[0]") == "left"
 
 
+@pytest.mark.alone
 def test_a_choice_is_on_the_server_within_a_second(live: Live, context: BrowserContext) -> None:
     page = context.new_page()
     sign_in(page, live)

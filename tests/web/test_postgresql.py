@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -34,8 +35,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
     folder = tmp_path_factory.mktemp("pg")
     root = os.geteuid() == 0
     if root:  # PostgreSQL refuses to run as root
-        for parent in (folder, *folder.parents[:2]):
-            parent.chmod(0o755)
+        below = len(Path(tempfile.gettempdir()).resolve().parts)
+        for parent in (folder, *folder.resolve().parents):
+            if len(parent.parts) > below:
+                parent.chmod(0o755)
         shutil.chown(folder, "postgres", "postgres")
     as_user = ["runuser", "-u", "postgres", "--"] if root else []
 

@@ -126,6 +126,7 @@ def times_of_saves(url: str, cookies: list[dict[str, str]], *, num_saves: int) -
     return times
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_twenty_people_at_once_wait_less_than_a_quarter_of_a_second(
     start: Callable[..., Process], fresh_project: Project

@@ -1,13 +1,17 @@
 """The reference's errors of fixed draws: computed once per (pair, draw), kept beside the pairs, shared by every run.
 
-A value is that of its pair alone in a forward, so it does not depend on which other pairs a run trains on. Each fill
-adds a file of its own with what was missing; a reader takes them all together, so runs that fill at once lose nothing.
+Several visits are computed in one forward, and which of them stand together changes their last bits. So a run's
+forwards are cut from all that it wants, whatever is there already: one of which anything is missing runs whole, and
+adds what was missing. A fill that is cut and goes on thus ends with the bits of one that was not, and a value that is
+on disk is never replaced. Each fill adds files of its own; a reader takes them all together, of two values the older
+one, so runs that fill at once lose nothing and go on alike.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -36,9 +40,9 @@ if TYPE_CHECKING:
     PairRow = Float[torch.Tensor, "2 frame"]
 
 _log = logging.getLogger("densedpo")
-# batch shapes differ between the fill and a live forward, and with them the last bits
+# batches differ between the fill and a live forward, and with them the last bits
 CACHE_TOLERANCE: Final = {"float32": 1e-3, "bfloat16": 5e-2}
-_PAIRS_IN_FILE: Final = 64
+_ROWS_IN_FILE: Final = 64
 # what u may be before the first step, where policy and reference are one model: 0.05 moves the sigmoid by 0.0125
 MAX_FIRST_LOGIT: Final = 0.05
 
@@ -65,6 +69,8 @@ class CachedReference:
         poll: Callable[[], None],
         team: Team = ALONE,
         reference: Reference | None = None,
+        *,
+        in_forward: int = 1,
     ) -> float:
         """Reads or computes the first draws of every pair; what is computed is on disk before this returns or raises.
 
@@ -72,54 +78,94 @@ class CachedReference:
             poll: called before each forward; may raise to stop.
             team: shares out what is missing.
             reference: by default the model with its adapter switched off.
+            in_forward: visits, both clips of each, in a forward.
 
         Returns:
             The share of (pair, draw) that had to be computed: the cost of the fill, against those found on disk.
+
+        Raises:
+            BadInput: the errors of a pair are not finite; names it.
         """
         reference = reference or AdapterOff(model)
         self._read(num_draws)
         team.wait()  # all have seen the same files before anyone adds one
-        wanted = [(draw, index) for draw in range(num_draws) for index in range(len(self._pairs))]
-        missing = [(draw, index) for draw, index in wanted if (draw, self._pairs[index].id) not in self._errors]
-        computed: dict[str, PairRow] = {}
-        at = -1
+        forwards = self._forwards(num_draws, in_forward)
+        missing = {visit for visits in forwards for visit in visits if self._key(visit) not in self._errors}
+        if not missing:
+            return 0.0
+        incomplete = [visits for visits in forwards if not missing.isdisjoint(visits)]
+        computed: dict[Visit, PairRow] = {}
         try:
-            for draw, index in track(team.share(missing), what="reference errors, pairs") if missing else ():
-                if draw != at or len(computed) == _PAIRS_IN_FILE:
-                    self._write(at, computed)
-                    at, computed = draw, {}
+            for visits in track(team.share(incomplete), what="reference errors, forwards"):
                 poll()
-                visit = Visit(index=index, draw=draw)
-                batch = source.pairs(self._pairs, [visit], self._draws)
-                errors = squared_by_frame(reference.residuals(batch.packed()))[:, :, 0, 0].cpu()
-                self._errors[draw, self._pairs[index].id] = computed[self._pairs[index].id] = errors
+                errors = self._computed(reference, source, visits)
+                computed |= {visit: errors[:, place] for place, visit in enumerate(visits) if visit in missing}
+                if len(computed) >= _ROWS_IN_FILE:
+                    self._write(computed)
+                    computed = {}
         finally:
-            self._write(at, computed)
-        if missing and team.size > 1:
-            team.wait()
-            self._read(num_draws)
-        return len(missing) / len(wanted)
+            self._write(computed)
+        team.wait()
+        self._read(num_draws)
+        self._require_all(visit for visits in forwards for visit in visits)
+        return len(missing) / (num_draws * len(self._pairs))
+
+    def _forwards(self, num_draws: int, in_forward: int) -> list[tuple[Visit, ...]]:
+        """All visits, cut into forwards of pairs of one size; one draw of each pair, then the next."""
+        by_size: dict[tuple[int, ...] | None, list[Visit]] = {}
+        for draw in range(num_draws):
+            for index, pair in enumerate(self._pairs):
+                by_size.setdefault(pair.latent_shape, []).append(Visit(index=index, draw=draw))
+        starts = [(visits, start) for visits in by_size.values() for start in range(0, len(visits), in_forward)]
+        return [tuple(visits[start : start + in_forward]) for visits, start in starts]
+
+    def _computed(
+        self, reference: Reference, source: Source, visits: Sequence[Visit]
+    ) -> Float[torch.Tensor, "2 batch frame"]:
+        batch = source.pairs(self._pairs, visits, self._draws)
+        errors = squared_by_frame(reference.residuals(batch.packed()))[:, :, 0, 0].cpu()
+        return errors.unflatten(0, (2, len(visits)))
 
     def of(self, visits: Sequence[Visit]) -> Float[torch.Tensor, "batch frame 1 1"]:
         """The errors of some visits, packed: all a, then all b."""
-        rows = torch.stack([self._errors[visit.draw, self._pairs[visit.index].id] for visit in visits], dim=1)
+        rows = torch.stack([self._errors[self._key(visit)] for visit in visits], dim=1)
         return rows.flatten(0, 1)[:, :, None, None]
+
+    def _key(self, visit: Visit) -> tuple[int, str]:
+        return visit.draw, self._pairs[visit.index].id
+
+    def _require_all(self, visits: Iterable[Visit]) -> None:
+        for visit in visits:
+            if self._key(visit) not in self._errors:
+                pair = self._pairs[visit.index].id
+                raise BadInput(
+                    f"pair {pair}, draw {visit.draw}: the reference's errors are not finite; remove the pair"
+                )
 
     def _read(self, num_draws: int) -> None:
         """Takes every file of the first draws; one that is damaged is as good as missing."""
+        self._errors = {}
         for draw in range(num_draws):
-            for path in sorted(self.folder.glob(f"draw-{draw:04d}-*.safetensors")):
+            files = self.folder.glob(f"draw-{draw:04d}-*.safetensors")
+            for path in sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.name)):
                 try:
                     rows = load_file(path)
                 except SafetensorError:
                     _log.warning("%s is damaged; its reference errors are computed again", path)
                     continue
-                self._errors |= {(draw, pair_id): row for pair_id, row in rows.items() if bool(row.isfinite().all())}
+                # a copy: what is read lies in the file itself until then
+                whole = {(draw, name): row.clone() for name, row in rows.items() if bool(row.isfinite().all())}
+                self._errors = whole | self._errors
 
-    def _write(self, draw: int, rows: dict[str, PairRow]) -> None:
-        if rows:
-            name = sha256_json(sorted(rows))[:12]
-            write_atomic(self.folder / f"draw-{draw:04d}-{name}.safetensors", save(rows))
+    def _write(self, computed: dict[Visit, PairRow]) -> None:
+        """Adds a file for each draw of some visits."""
+        by_draw: dict[int, dict[str, PairRow]] = {}
+        for visit, row in computed.items():
+            by_draw.setdefault(visit.draw, {})[self._pairs[visit.index].id] = row.contiguous()
+        for draw, rows in by_draw.items():
+            data = save(rows)
+            name = hashlib.sha256(data).hexdigest()[:12]  # of the values too: no file replaces another one's
+            write_atomic(self.folder / f"draw-{draw:04d}-{name}.safetensors", data)
 
 
 def cache_folder(root: Path, draws: Draws, *, fingerprint: str, content: str, precision: str, device: str) -> Path:
@@ -139,7 +185,7 @@ def cache_folder(root: Path, draws: Draws, *, fingerprint: str, content: str, pr
         "precision": precision,
         "device": torch.device(device).type,
         "torch": torch.__version__,
-        "filled": "one pair in a forward",
+        "filled": "several pairs in a forward",
     }
     return root / "reference_cache" / sha256_json(named)[:20]
 
@@ -174,6 +220,6 @@ def require_small_logit(logit: float, config: LearnConfig) -> None:
     if not logit <= MAX_FIRST_LOGIT:
         raise BadInput(
             f"with cached reference errors the largest |u| before the first step is {logit:.3f}, above "
-            f"{MAX_FIRST_LOGIT}: in {config.precision} a forward of one pair and one of a batch differ too much for "
-            f"beta = {config.beta:g}; set draws = 'fresh', precision = 'float32' or batch_pairs = 1"
+            f"{MAX_FIRST_LOGIT}: in {config.precision} forwards of other batches differ too much for "
+            f"beta = {config.beta:g}; set draws = 'fresh' or precision = 'float32'"
         )

@@ -55,8 +55,20 @@ def memory_that_fits(config: LearnConfig, packed: Callable[[], None]) -> Literal
     return "packed"
 
 
+def pairs_in_fill(config: LearnConfig, in_forward: int, num_processes: int) -> int:
+    """How many pairs a forward of the reference takes that fills its cache: as many clips as a forward of a step.
+
+    That one fits, and keeps its activations beside; with `memory = "apart"` it holds one clip of each pair.
+
+    Args:
+        in_forward: pairs in a forward of all processes together.
+    """
+    pairs = in_forward // num_processes
+    return max(1, pairs // 2 if config.memory == "apart" else pairs)
+
+
 def out_of_memory(config: LearnConfig, error: torch.OutOfMemoryError) -> BadInput:
-    """The one line for a step that did not fit; the step has changed nothing, and the checkpoint before it stands."""
+    """The one line for a step or fill that did not fit; it has changed nothing, and what was on disk stands."""
     smaller = [
         name
         for name, is_left in (
@@ -67,4 +79,4 @@ def out_of_memory(config: LearnConfig, error: torch.OutOfMemoryError) -> BadInpu
         if is_left
     ]
     remedy = " or ".join(smaller) or "a smaller model or a larger GPU"
-    return BadInput(f"out of memory in a step: {str(error).splitlines()[0]}; try {remedy}; nothing was lost")
+    return BadInput(f"out of memory: {str(error).splitlines()[0]}; try {remedy}; nothing was lost")

@@ -21,7 +21,7 @@ from densedpo.learn.feed.batch import Draws, Source
 from densedpo.learn.feed.order import TimeDensity, Visit
 from densedpo.learn.full import BeforeTraining, FrozenCopy, compute_in, offload_blocks, train_all
 from densedpo.learn.loop import Workbench, train
-from densedpo.learn.memory import memory_that_fits, recompute_activations
+from densedpo.learn.memory import memory_that_fits, out_of_memory, pairs_in_fill, recompute_activations
 from densedpo.learn.processes.shard import make_whole, shard, whole_on_first
 from densedpo.learn.processes.team import ALONE, Team, device_of, joined
 from densedpo.learn.reference import AdapterOff, ReferenceWatch, attach_lora, require_reference, trainable
@@ -303,7 +303,13 @@ class Builder:
             device=config.device,
         )
         cache = CachedReference(pairs, draws, folder)
-        share = cache.fill(self._model, self._source, num_draws, self._poll, self._team, self._beside_cache)
+        in_fill = pairs_in_fill(config, in_forward, self._team.size)
+        try:
+            share = cache.fill(
+                self._model, self._source, num_draws, self._poll, self._team, self._beside_cache, in_forward=in_fill
+            )
+        except torch.OutOfMemoryError as error:
+            raise out_of_memory(config, error) from error
         logits = []
         for same in _by_size(pairs):
             visits = [Visit(index=index, draw=0) for index in same[:in_forward]]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save
 
 from densedpo.adapters import VideoModel, load
 from densedpo.core.errors import BadInput, Interrupted
@@ -17,6 +21,7 @@ from densedpo.learn.config import LearnConfig
 from densedpo.learn.feed.batch import Source
 from densedpo.learn.feed.inputs import LabelledPair, read_pairs
 from densedpo.learn.feed.order import TimeDensity, Visit
+from densedpo.learn.memory import pairs_in_fill
 from densedpo.learn.reference import attach_lora, live_reference
 from densedpo.learn.run import learn_offline
 from learn_bench import FRESH
@@ -37,9 +42,25 @@ def model(toy_model_dir: Path) -> VideoModel:
     return model
 
 
-def filled(model: VideoModel, pairs, folder: Path, num_draws: int = 2) -> tuple[CachedReference, float]:
+def filled(
+    model: VideoModel, pairs, folder: Path, num_draws: int = 2, in_forward: int = 1
+) -> tuple[CachedReference, float]:
     cache = CachedReference(pairs, FIXED, folder)
-    return cache, cache.fill(model, Source(model), num_draws, poll=lambda: None)
+    return cache, cache.fill(model, Source(model), num_draws, poll=lambda: None, in_forward=in_forward)
+
+
+def visits_of(num_pairs: int) -> list[Visit]:
+    return [Visit(index=index, draw=draw) for draw in (0, 1) for index in range(num_pairs)]
+
+
+@contextmanager
+def clips_of_forwards(model: VideoModel) -> Iterator[list[int]]:
+    seen: list[int] = []
+    hook = model.denoiser.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(len(kwargs["hidden_states"])), with_kwargs=True
+    )
+    yield seen
+    hook.remove()
 
 
 def test_runs_on_overlapping_pairs_share_what_they_have_in_common(pairs, model: VideoModel, tmp_path: Path):
@@ -69,6 +90,82 @@ def test_a_fill_that_is_cut_keeps_what_it_has_computed(pairs, model: VideoModel,
     with pytest.raises(Interrupted):
         CachedReference(pairs[:4], FIXED, tmp_path).fill(model, Source(model), 2, poll)
     assert filled(model, pairs[:4], tmp_path)[1] == 3 / 8
+
+
+def test_several_pairs_and_draws_in_a_forward_give_the_live_errors(pairs, model: VideoModel, tmp_path: Path):
+    """3 pairs x 2 draws, 4 of them in a forward: the second draw of pair 0 is in the first forward, of 8 clips."""
+    with clips_of_forwards(model) as clips:
+        cache, share = filled(model, pairs[:3], tmp_path, in_forward=4)
+    assert (clips, share) == ([8, 4], 1)
+    for visit in visits_of(3):
+        live = live_reference(model, Source(model).pairs(pairs, [visit], FIXED))
+        assert float((cache.of([visit]) - live).abs().max()) < 1e-6
+    assert filled(model, pairs[:3], tmp_path)[1] == 0
+
+
+def test_a_batched_fill_that_is_cut_ends_with_the_bits_of_one_that_was_not(pairs, model: VideoModel, tmp_path: Path):
+    """Of the 10 visits, 3 in a forward, two forwards are made; then all but 4 of what they gave is lost."""
+    whole, _ = filled(model, pairs[:5], tmp_path / "whole", in_forward=3)
+    polls = iter((None, None, Interrupted("asked to stop")))
+
+    def poll() -> None:
+        if (answer := next(polls)) is not None:
+            raise answer
+
+    with pytest.raises(Interrupted):
+        CachedReference(pairs[:5], FIXED, tmp_path / "cut").fill(model, Source(model), 2, poll, in_forward=3)
+    path = next((tmp_path / "cut").glob("draw-0000-*"))
+    rows = load_file(path)
+    path.write_bytes(save({pair.id: rows[pair.id] for pair in pairs[:4]}))
+    for lost in (tmp_path / "cut").glob("draw-0001-*"):
+        lost.unlink()
+    with clips_of_forwards(model) as clips:
+        cut, share = filled(model, pairs[:5], tmp_path / "cut", in_forward=3)
+    assert (clips, share) == ([6, 6, 2], 6 / 10)  # the second forward runs whole though its first visit is known
+    assert torch.equal(cut.of(visits_of(5)), whole.of(visits_of(5)))
+
+
+def test_what_a_fill_of_other_forwards_left_is_never_replaced(pairs, model: VideoModel, tmp_path: Path):
+    """Two of four pairs are there, made apart and marked; a fill of three in a forward computes only the others'."""
+    first, _ = filled(model, pairs[:2], tmp_path)
+    for path in tmp_path.glob("draw-*"):
+        path.write_bytes(save({name: row + 1 for name, row in load_file(path).items()}))
+    both, share = filled(model, pairs[:4], tmp_path, in_forward=3)
+    assert share == 0.5
+    assert torch.equal(both.of(visits_of(2)), first.of(visits_of(2)) + 1)
+
+
+def test_the_oldest_of_two_values_is_taken(pairs, model: VideoModel, tmp_path: Path):
+    """As two runs that fill at once leave them: whoever reads then, or goes on later, takes the same one."""
+    cache, _ = filled(model, pairs[:2], tmp_path)
+    made = next(tmp_path.glob("draw-0000-*"))
+    older, newer = tmp_path / "draw-0000-z.safetensors", tmp_path / "draw-0000-a.safetensors"
+    for path, shift, second in ((older, 1, 10), (newer, 2, 20)):
+        path.write_bytes(save({name: row + shift for name, row in load_file(made).items()}))
+        os.utime(path, (second, second))
+    again, _ = filled(model, pairs[:2], tmp_path)
+    first = [Visit(index=0, draw=0)]
+    assert torch.equal(again.of(first), cache.of(first) + 1)
+
+
+def test_a_pair_whose_errors_are_not_finite_is_named(pairs, model: VideoModel, tmp_path: Path):
+    class Overflowing:
+        is_live = True
+
+        def residuals(self, batch):
+            return torch.full_like(batch.latents, torch.inf)
+
+    cache = CachedReference(pairs[:2], FIXED, tmp_path)
+    with pytest.raises(BadInput, match=f"pair {pairs[0].id}, draw 0: the reference's errors are not finite"):
+        cache.fill(model, Source(model), 1, lambda: None, reference=Overflowing())
+
+
+@pytest.mark.parametrize(
+    ("memory", "num_processes", "pairs"), [("packed", 1, 8), ("packed", 4, 2), ("apart", 1, 4), ("apart", 8, 1)]
+)
+def test_a_forward_of_the_fill_has_the_clips_of_a_forward_of_a_step(memory: str, num_processes: int, pairs: int):
+    """8 pairs in a forward, both clips at once or one after the other, over so many processes."""
+    assert pairs_in_fill(LearnConfig(memory=memory), 8, num_processes) == pairs
 
 
 def test_a_damaged_file_is_computed_again(pairs, model: VideoModel, tmp_path: Path, caplog):

@@ -9,7 +9,9 @@ import errno
 import json
 import os
 import pickle
+import shutil
 import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from safetensors.torch import load_file
 
 from densedpo.core.errors import BadInput, Interrupted
 from densedpo.core.workspace import Project
-from densedpo.learn import loop, run, session
+from densedpo.learn import loop, run, session, tasks
 from densedpo.learn.cache import CachedReference
 from densedpo.learn.checkpoint import Checkpoint, TrainState, load_latest, save_checkpoint
 from densedpo.learn.config import LearnConfig
@@ -83,6 +85,79 @@ def test_f24_a_kill_at_any_moment_of_a_write_leaves_a_whole_checkpoint(tmp_path:
         assert load_latest(folder, identity="run").state.step == 4
     assert moment > 8
     assert seen == {2, 3}
+
+
+def power_cut_at(moment: int, folder: Path, step: int, *, names_survive: bool) -> int | None:
+    """Saves in a child process whose machine loses power at its n-th fsync, rename or removal.
+
+    The disk then has what an honest one promises and no more: a file that was not synced is empty, and a name that was
+    given in a folder not synced since is the old one again, or survives, as the disk likes.
+
+    Returns:
+        None if it got to the end, 10 if the checkpoint had its name for good before the cut, else 9.
+    """
+    child = os.fork()
+    if child == 0:
+        calls, renames = 0, []
+        synced = {path.stat().st_ino for path in folder.rglob("*")}
+        fsync, rename = os.fsync, os.rename
+
+        def cut() -> None:
+            code = 10 if (folder / f"step-{step:06d}").exists() and not renames else 9
+            for path in folder.rglob("*"):
+                if path.is_file() and path.stat().st_ino not in synced:
+                    os.truncate(path, 0)
+            for _, source, target in [] if names_survive else reversed(renames):
+                rename(target, source)
+            os._exit(code)
+
+        def counted(function):
+            def call(*args, **kwargs):
+                nonlocal calls
+                calls += 1
+                if calls == moment:
+                    cut()
+                return function(*args, **kwargs)
+
+            return call
+
+        def synced_now(descriptor: int) -> None:
+            fsync(descriptor)
+            inode = os.fstat(descriptor).st_ino
+            synced.add(inode)
+            renames[:] = [one for one in renames if one[0] != inode]
+
+        def renamed(source, target, **kwargs) -> None:
+            rename(source, target, **kwargs)
+            renames.append((Path(target).parent.stat().st_ino, source, target))
+
+        os.fsync = counted(synced_now)
+        os.rename = os.replace = counted(renamed)
+        os.unlink, os.rmdir = counted(os.unlink), counted(os.rmdir)
+        save(folder, step)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or None
+
+
+@pytest.mark.parametrize("names_survive", [True, False])
+def test_f41_a_power_cut_at_any_moment_of_a_write_leaves_a_whole_checkpoint(tmp_path: Path, names_survive: bool):
+    """As F24, on a disk that forgets what was not synced; once an old checkpoint is removed, the new one is safe."""
+    save(tmp_path / "0", 1)
+    save(tmp_path / "0", 2)
+    moment, seen = 0, set()
+    while True:
+        moment += 1
+        folder = shutil.copytree(tmp_path / "0", tmp_path / str(moment))
+        code = power_cut_at(moment, folder, 3, names_survive=names_survive)
+        if code is None:
+            break
+        found = load_latest(folder, identity="run")
+        assert found is not None
+        assert code == 9 or found.state.step == 3
+        assert torch.equal(found.adapter["layer"], torch.full((4, 4), float(found.state.step)))
+        seen.add((code, found.state.step))
+    assert moment > 8
+    assert {(9, 2), (10, 3)} <= seen
 
 
 def test_f25_a_file_of_the_wrong_length_is_named_with_both_lengths(tmp_path: Path, caplog):
@@ -179,11 +254,66 @@ def train(project: Project, model: Path, config: LearnConfig, name: str) -> dict
     return load_file(folder / "adapter.safetensors")
 
 
+@pytest.fixture(scope="module")
+def alone(_made: Path, toy_model_dir: Path, config: LearnConfig, tmp_path_factory) -> dict[str, torch.Tensor]:
+    """The adapter of a run that nothing happened to."""
+    project = Project(root=shutil.copytree(_made, tmp_path_factory.mktemp("alone") / "project"))
+    return train(project, toy_model_dir, config, "alone")
+
+
+def test_f17_a_run_whose_gpu_is_lost_says_so_and_goes_on_to_the_same_bits(
+    labelled: Project, toy_model_dir: Path, config: LearnConfig, alone, monkeypatch: pytest.MonkeyPatch
+):
+    """The error of a lost device, in the forward of step 3, leaves the program: no tensor there can be saved."""
+    take_step, forward = loop.take_step, tasks.residuals
+
+    def lost(*args: object) -> None:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    def step_on_a_device(*args, step: int, **kwargs):
+        monkeypatch.setattr(tasks, "residuals", lost if step == 3 else forward)
+        return take_step(*args, step=step, **kwargs)
+
+    monkeypatch.setattr(loop, "take_step", step_on_a_device)
+    with pytest.raises(torch.AcceleratorError, match="unspecified launch failure"):
+        train(labelled, toy_model_dir, config, "lost")
+    monkeypatch.undo()
+    assert max(path.name for path in (labelled.run("lost") / "checkpoints").iterdir()) == "step-000002"
+    resumed = train(labelled, toy_model_dir, config, "lost")
+    assert all(torch.equal(resumed[key], alone[key]) for key in alone)
+
+
+def test_f40_a_save_that_fails_ends_the_run_before_its_next_step(
+    labelled: Project, toy_model_dir: Path, config: LearnConfig, alone, monkeypatch: pytest.MonkeyPatch
+):
+    """Saves are made by the thread that trains, so none can fail unheard; the run goes on as if it had not."""
+    take_step, steps, savers = loop.take_step, [], []
+
+    def counted(*args, step: int, **kwargs):
+        steps.append(step)
+        return take_step(*args, step=step, **kwargs)
+
+    def failing(*args, **kwargs):
+        savers.append(threading.current_thread())
+        if len(savers) == 2:
+            raise RuntimeError("the save broke")
+        return save_checkpoint(*args, **kwargs)
+
+    monkeypatch.setattr(loop, "take_step", counted)
+    monkeypatch.setattr(loop, "save_checkpoint", failing)
+    with pytest.raises(RuntimeError, match="the save broke"):
+        train(labelled, toy_model_dir, config, "broken")
+    assert steps == [1, 2]
+    assert set(savers) == {threading.current_thread()}
+    monkeypatch.undo()
+    resumed = train(labelled, toy_model_dir, config, "broken")
+    assert all(torch.equal(resumed[key], alone[key]) for key in alone)
+
+
 def test_f34_a_signal_in_any_phase_ends_the_run_so_that_it_goes_on(
-    labelled: Project, toy_model_dir: Path, config: LearnConfig, monkeypatch: pytest.MonkeyPatch
+    labelled: Project, toy_model_dir: Path, config: LearnConfig, alone, monkeypatch: pytest.MonkeyPatch
 ):
     """One SIGTERM as the phase first begins; where a save is under way it is finished first."""
-    alone = train(labelled, toy_model_dir, config, "alone")
     for phase, (owner, name) in PHASES.items():
         function = getattr(owner, name)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from densedpo.adapters import VideoModel
 from densedpo.core.workspace import Project
@@ -103,6 +104,24 @@ def test_f03_f04_a_step_that_is_not_finite_changes_nothing(pairs, toy_model_dir:
     after = bench.optimizer.state_dict()["state"]
     assert all(torch.equal(moments[index], after[index]["exp_avg"]) for index in moments)
     assert bench.step(3, 1).updated
+
+
+def test_f19_nothing_is_scaled_against_overflow_which_is_skipped_like_any_step_that_is_not_finite(
+    pairs, toy_model_dir: Path
+):
+    """float16, which would need scaled losses, is refused; bfloat16 has float32's range, about 3e38.
+
+    A prediction of 1e20 is finite in both and its square is not; the next step finds no scale that has changed.
+    """
+    with pytest.raises(ValidationError, match="'float32' or 'bfloat16'"):
+        LearnConfig.model_validate({"precision": "float16"})
+    assert torch.finfo(torch.bfloat16).max == pytest.approx(torch.finfo(torch.float32).max, rel=0.01)
+    bench, usual = Bench(toy_model_dir, pairs[:4]), Bench(toy_model_dir, pairs[:4])
+    hook = bench.model.denoiser.register_forward_hook(lambda module, inputs, output: (output[0] + 1e20,))
+    assert not bench.step(1, 0).updated
+    hook.remove()
+    assert bench.step(2, 0).loss == usual.step(2, 0).loss
+    assert unchanged(usual.adapter(), bench.adapter())
 
 
 def test_the_gradient_is_clipped(pairs, toy_model_dir: Path):

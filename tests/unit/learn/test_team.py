@@ -146,6 +146,7 @@ def test_parts_make_the_whole_and_shares_are_equally_long(length: int):
     assert teams[0].share([]) == ()
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_f18_a_process_that_hangs_is_given_up_and_the_run_goes_on(labelled: Project, toy_model_dir: Path):
     """The second waits for 10 minutes in its third step; the first gives up after 15 seconds."""

@@ -93,6 +93,7 @@ def test_f77_errors_that_stay_end_the_run(bad: Reply, said: str, clips: PairClip
     assert len(script.requests) == 1
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "slow", [Reply(delay_s=5), Reply(body=TIE, drip_s=1), Reply(delay_s=0.2, body=" " * 200, drip_s=0.05)]
 )
