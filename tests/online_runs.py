@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
+import signal
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from densedpo.core.workspace import Project
 from densedpo.learn.online.config import OnlineConfig
 from densedpo.learn.online.run import learn_online
-from processes import SERVER
+from processes import SERVER, work_together
 
 LEARN = {"batch_pairs": 2, "lora_rank": 4, "learning_rate": 1e-3, "warmup_steps": 0, "beta": 100.0}
 SMALL = {
@@ -54,7 +59,7 @@ def rounds(folder: Path) -> list[dict[str, object]]:
 
 # module and function at whose nth call a run dies, after the call where it says so
 DEATHS = {
-    "before the first look": ("densedpo.learn.online.guard", "write_look", 1, "before"),
+    "before the first look": ("densedpo.learn.online.guard.taking", "write_look", 1, "before"),
     "between two rollouts": ("densedpo.learn.online.judging", "JudgingAhead.take", 2, "after"),
     "while it judges": ("densedpo.judge.run", "_rows", 2, "before"),
     "when it has judged": ("densedpo.learn.online.session", "choose", 1, "before"),
@@ -62,36 +67,60 @@ DEATHS = {
     "between chosen pairs and answers": ("densedpo.learn.online.chosen", "collect", 1, "before"),
     "in a step": ("densedpo.learn.loop", "take_step", 2, "before"),
     "when a checkpoint is half written": ("densedpo.learn.checkpoint", "_manifest", 1, "before"),
-    "right after a refresh": ("densedpo.learn.online.session", "require_reference", 1, "before"),
+    "right after a refresh": ("densedpo.learn.online.learning", "require_reference", 1, "before"),
     "when a round has learned": ("densedpo.learn.online.session", "write_round", 1, "before"),
     "at the end": ("densedpo.learn.online.session", "_Online._finish", 1, "before"),
 }
 
 
-def train_and_die(project: Project, name: str, model: Path, config: OnlineConfig, death: str) -> None:
-    """Runs until one of `DEATHS`, and is gone there as by kill -9."""
-    import importlib
-    import os
-    import signal
-
-    module, function, nth, when = DEATHS[death]
+def at_call(module: str, function: str, nth: int, act: Callable[[], None], *, when: str = "before") -> None:
+    """Has something done at the nth call of a function of this process, before it or after."""
     owner = importlib.import_module(module)
     if "." in function:
         cls, _, function = function.partition(".")
         owner = vars(owner)[cls]
     real, calls = vars(owner)[function], []
 
-    def dying(*args, **kwargs):
+    def acting(*args, **kwargs):
         calls.append(1)
         if len(calls) == nth and when == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
+            act()
         result = real(*args, **kwargs)
-        if len(calls) == nth:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if len(calls) == nth and when == "after":
+            act()
         return result
 
-    setattr(owner, function, dying)
+    setattr(owner, function, acting)
+
+
+def send(number: signal.Signals) -> None:
+    """A signal to this process."""
+    os.kill(os.getpid(), number)
+
+
+def train_and_die(project: Project, name: str, model: Path, config: OnlineConfig, death: str) -> None:
+    """Runs until one of `DEATHS`, and is gone there as by kill -9."""
+    module, function, nth, when = DEATHS[death]
+    at_call(module, function, nth, partial(send, signal.SIGKILL), when=when)
     learn_online(project, name, model=model, config=config)
+
+
+def online_together(
+    project: Project,
+    name: str,
+    model: Path,
+    config: OnlineConfig,
+    fault: Callable[[int], None] | None = None,
+    wait_for: int | None = None,
+) -> list[int | None]:
+    """Runs in two processes as torchrun starts them; see `work_together`."""
+    return work_together(2, partial(learn_online, project, name, model=model, config=config), fault, wait_for)
+
+
+def signalled_on_the_second(module: str, function: str, nth: int, number: signal.Signals, rank: int) -> None:
+    """A fault for `online_together`, with all but the rank given: the second process is sent a signal at a call."""
+    if rank == 1:
+        at_call(module, function, nth, partial(send, number))
 
 
 def killed_online(project: Project, name: str, model: Path, config: OnlineConfig, death: str) -> int | None:

@@ -6,30 +6,50 @@ import multiprocessing
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from densedpo.core.workspace import Project
 from densedpo.learn.config import LearnConfig
+from densedpo.learn.run import learn_offline
 
 # a process starts in a moment: torch is imported once, in the server that all of them are forked from
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["densedpo.learn.session"])
 
 
-def train_as(
-    rank: int, size: int, port: int, call: tuple[Project, str, Path, LearnConfig], fault: Callable[[int], None] | None
-) -> None:
+def work_as(rank: int, size: int, port: int, work: Callable[[], object], fault: Callable[[int], None] | None) -> None:
     """What each process does; `fault` is called with the rank first."""
-    from densedpo.learn.run import learn_offline
-
     os.environ |= {
         "TORCHELASTIC_RUN_ID": "test", "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
     }  # fmt: skip
     if fault is not None:
         fault(rank)
-    project, name, model, config = call
-    learn_offline(project, name, pairs="toy", preferences="toy", model=model, config=config)
+    work()
+
+
+def work_together(
+    size: int, work: Callable[[], object], fault: Callable[[int], None] | None = None, wait_for: int | None = None
+) -> list[int | None]:
+    """Has several processes do the same work as one team; returns their exit codes.
+
+    Args:
+        wait_for: the rank of the process at whose end the others are killed, as torchrun would.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [SERVER.Process(target=work_as, args=(rank, size, port, work, fault)) for rank in range(size)]
+    for process in processes:
+        process.start()
+    if wait_for is not None:
+        processes[wait_for].join()
+        for process in processes:
+            process.kill()
+    for process in processes:
+        process.join()
+    return [process.exitcode for process in processes]
 
 
 def train_together(
@@ -41,25 +61,9 @@ def train_together(
     fault: Callable[[int], None] | None = None,
     wait_for: int | None = None,
 ) -> list[int | None]:
-    """Trains one run with several processes; returns their exit codes.
-
-    Args:
-        wait_for: the rank of the process at whose end the others are killed, as torchrun would.
-    """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    call = (project, name, model, config)
-    processes = [SERVER.Process(target=train_as, args=(rank, size, port, call, fault)) for rank in range(size)]
-    for process in processes:
-        process.start()
-    if wait_for is not None:
-        processes[wait_for].join()
-        for process in processes:
-            process.kill()
-    for process in processes:
-        process.join()
-    return [process.exitcode for process in processes]
+    """Trains one run offline with several processes; returns their exit codes."""
+    work = partial(learn_offline, project, name, pairs="toy", preferences="toy", model=model, config=config)
+    return work_together(size, work, fault, wait_for)
 
 
 def nan_on_the_second(rank: int) -> None:

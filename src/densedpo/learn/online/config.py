@@ -103,7 +103,7 @@ class OnlineConfig(Config):
     guidance_scale: Annotated[float, Field(ge=0)] | None = None
     """Of classifier-free guidance; the model's own if not given, 1 switches it off."""
     pairs_per_batch: Count = 8
-    """Pairs of rollouts that are denoised at once."""
+    """Pairs of rollouts that each process denoises at once."""
     segment_seconds: Annotated[float, Field(gt=0)] | None = None
     """Length of the segments that are scored; whole clips if not given."""
     rewards: Annotated[tuple[RewardChoice, ...], Field(min_length=1)] = (RewardChoice(),)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from densedpo.core.records import Pair
-    from densedpo.judge.protocol import Judge
+    from densedpo.judge.protocol import Judge, PairClips, SegmentAnswer
     from densedpo.judge.store import LabelStore
 
 Answer = TypeVar("Answer")
@@ -63,14 +63,15 @@ def waiting_for(ask: Callable[[], Answer], patience: Patience) -> Answer:
 def judge_all(
     judge: Judge, pairs: PairSet, store: LabelStore, *, segment_seconds: float | None, patience: Patience
 ) -> None:
-    """Judges what this judge has not judged; waits while it is away.
+    """Judges what this judge has not judged; waits while it is away. Can be stopped between two pairs.
 
     Raises:
         Interrupted, BadInput: see `waiting_for` and `densedpo.judge.run.judge_pairs`.
     """
+    polled = _Polled(judge, patience.poll)
 
     def ask() -> None:
-        done = judge_pairs(judge, pairs, store, segment_seconds=segment_seconds)
+        done = judge_pairs(polled, pairs, store, segment_seconds=segment_seconds)
         away = [failed for failed in done.failures if failed.failure.kind in _AWAY]
         if away:
             raise JudgeUnavailable(
@@ -78,6 +79,19 @@ def judge_all(
             )
 
     waiting_for(ask, patience)
+
+
+class _Polled:
+    """A judge that asks before each pair whether to stop."""
+
+    def __init__(self, judge: Judge, poll: Callable[[], None]) -> None:
+        self._judge, self._poll = judge, poll
+        self.annotator, self.instructions = judge.annotator, judge.instructions
+        self.check = judge.check
+
+    def judge(self, clips: PairClips, segments: Sequence[tuple[int, int]]) -> tuple[SegmentAnswer, ...]:
+        self._poll()
+        return self._judge.judge(clips, segments)
 
 
 class JudgingAhead:
@@ -102,12 +116,16 @@ class JudgingAhead:
     ) -> None:
         self._pool.shutdown(wait=True, cancel_futures=kind is not None)
         if kind is None:
-            for future in self._futures:
-                future.result()
+            self.finish()
 
     def take(self, pair: Pair) -> None:
         """A pair that is on the disk in full."""
         self._futures.append(self._pool.submit(self._judge, pair))
+
+    def finish(self) -> None:
+        """Returns when every pair that was taken has been looked at."""
+        for future in self._futures:
+            future.result()
 
     def _judge(self, pair: Pair) -> None:
         set_quiet(True)  # of this thread: the sampler's progress is what is said meanwhile

@@ -13,6 +13,7 @@ from peft.tuners.lora import LoraLayer
 
 from densedpo.core.seeds import seeded_init
 from densedpo.learn.errors import residuals
+from densedpo.learn.processes.shard import like
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +35,7 @@ class SecondAdapter:
     is_live = True
 
     def __init__(self, model: VideoModel) -> None:
-        """Puts the second adapter on a denoiser that carries the policy's."""
+        """Puts the second adapter on a denoiser that carries the policy's, before the denoiser is cut up."""
         from diffusers.loaders import PeftAdapterMixin
 
         denoiser = model.denoiser
@@ -51,33 +52,37 @@ class SecondAdapter:
             parameter.requires_grad_(False)
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
-        self._own = {
-            name.replace(f".{REFERENCE}.", f".{POLICY}."): parameter
-            for name, parameter in denoiser.named_parameters()
-            if f".{REFERENCE}." in name
-        }
-        for parameter in self._own.values():
+        for parameter in self._own().values():
             parameter.data = parameter.data.float()
         self.reset()
 
     def reset(self) -> None:
         """Makes the reference the base again."""
         with torch.no_grad():
-            for parameter in self._own.values():
+            for parameter in self._own().values():
                 parameter.zero_()
 
     def become(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes the weights of an adapter, by the names of the policy's parameters."""
-        if set(tensors) != set(self._own):
+        """Takes the whole weights of an adapter, by the names of the policy's parameters."""
+        own = self._own()
+        if set(tensors) != set(own):
             raise ValueError("these are not the tensors of this adapter")
         with torch.no_grad():
-            for name, parameter in self._own.items():
-                parameter.copy_(tensors[name])
+            for name, parameter in own.items():
+                parameter.copy_(like(tensors[name], parameter))
 
     def residuals(self, batch: ClipBatch) -> Residuals:
         """See `Reference`."""
         with torch.no_grad(), self._in_force():
             return residuals(self._model, batch)
+
+    def _own(self) -> dict[str, torch.nn.Parameter]:
+        """Its parameters by the policy's names; asked anew each time, since cutting the denoiser replaces them."""
+        return {
+            name.replace(f".{REFERENCE}.", f".{POLICY}."): parameter
+            for name, parameter in self._model.denoiser.named_parameters()
+            if f".{REFERENCE}." in name
+        }
 
     @contextmanager
     def _in_force(self) -> Iterator[None]:

@@ -1,46 +1,116 @@
-"""Clips of the policy in force, made and judged at the same time."""
+"""Clips of the policy in force, made by all processes of a run, and handed on pair by pair."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
-from densedpo.generate.pairs import fill, make_pairs
-from densedpo.learn.online.judging import JudgingAhead
+from safetensors.torch import save
+
+from densedpo.core.progress import track
+from densedpo.core.records import to_row
+from densedpo.core.workspace import append_jsonl, write_atomic, writing
+from densedpo.generate.pairs import begin_filling, end_filling, sample_pairs
+from densedpo.generate.resume import PAIRS_FILE
+from densedpo.generate.sampler import guided_sigmas
+from densedpo.generate.videos import write_video
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torch import Tensor
+
     from densedpo.adapters.base import VideoModel
     from densedpo.core.records import Pair
     from densedpo.generate.plan import PairPlan, PlannedPair
-    from densedpo.judge.protocol import Judge
-    from densedpo.judge.store import LabelStore
-    from densedpo.learn.online.judging import Patience
+    from densedpo.learn.processes.team import Team
 
 
-def make_and_judge(
-    model: VideoModel,
-    plan: PairPlan,
-    judges: Sequence[Judge],
-    store: LabelStore,
-    segment_seconds: float | None,
-    patience: Patience,
+def make_rollouts(
+    model: VideoModel, plan: PairPlan, team: Team, *, poll: Callable[[], None], take: Callable[[Pair], None] | None
 ) -> None:
-    """Makes the pairs that the plan's folder lacks, and judges each while the next ones are sampled.
+    """Makes the pairs that the plan's folder lacks; every process of the team must call this.
 
-    Whoever comes after it judges what is left: pairs that were there already, and what a judge that was away has not
-    answered.
+    Each denoises `pairs_per_batch` of the plan's pairs at once, and writes their latents and videos; the first writes
+    the rows. Batches are cut from the whole plan, so that a pair comes out alike whatever a run that was cut had made.
+
+    Args:
+        poll: asked after each pair, by all processes together; may raise to stop.
+        take: gets each pair that is on the disk in full.
 
     Raises:
-        Interrupted, BadInput: asked to stop between two pairs; see `generate.pairs.fill`.
+        Interrupted, BadInput: asked to stop between two pairs, a disk refused, or see `generate.resume.prepare`.
     """
-    with JudgingAhead(judges, plan.folder, store, segment_seconds=segment_seconds) as ahead:
+    with ExitStack() as held:
+        lacks: list[str] = []
 
-        def made(todo: Sequence[PlannedPair], folder: Path) -> Iterator[Pair]:
-            for pair in make_pairs(model, todo, folder, plan.pairs_per_batch):
-                ahead.take(pair)
-                yield pair
-                patience.poll()
+        def begin() -> None:
+            held.enter_context(writing(plan.folder))
+            lacks.extend(each.pair.id for each in begin_filling(plan))
 
-        fill(plan, made, inputs=[])
+        team.first_does(begin)
+        missing: frozenset[str] = frozenset(json.loads(team.told(json.dumps(lacks))))
+        if missing:
+            made = _made(model, plan, team, missing)
+            for pair in track(made, total=len(missing), what="generating pairs"):
+                if take is not None:
+                    take(pair)
+                poll()
+        team.first_does(lambda: end_filling(plan, inputs=[]))
+
+
+def _made(model: VideoModel, plan: PairPlan, team: Team, missing: frozenset[str]) -> Iterator[Pair]:
+    """The missing pairs in turn, each when it is on the disk; the same ones on all processes."""
+    at_once = plan.pairs_per_batch * team.size
+    for first in range(0, len(plan.pairs), at_once):
+        batch = plan.pairs[first : first + at_once]
+        if missing.isdisjoint(each.pair.id for each in batch):
+            continue
+        parts = team.parts(batch)
+        mine = [
+            (each.pair, latents)
+            for each, latents in zip(team.part(batch), _sampled(model, batch, team), strict=True)
+        ]  # fmt: skip
+        for place in range(max(map(len, parts))):
+            own = [(pair, latents) for pair, latents in mine[place : place + 1] if pair.id in missing]
+            team.each_does(partial(_write_files, model, own, plan.folder))
+            there = [part[place].pair for part in parts if place < len(part) and part[place].pair.id in missing]
+            team.first_does(partial(_write_rows, there, plan.folder))
+            yield from there
+
+
+def _sampled(model: VideoModel, batch: Sequence[PlannedPair], team: Team) -> Sequence[Tensor]:
+    """The latents of this process's part of a batch.
+
+    Where the denoiser is cut over the processes, all of them must run it equally often. One whose own schedules are
+    shorter than the batch's longest, or that has no pair, denoises the pair of the longest one too, and drops it.
+    """
+    mine = team.part(batch)
+    rows = list(mine)
+    if team.is_sharded:
+        longest = max(batch, key=lambda each: _num_levels(model, each))
+        if max((_num_levels(model, each) for each in mine), default=0) < _num_levels(model, longest):
+            rows.append(longest)
+    return sample_pairs(model, rows)[: len(mine)].unbind() if rows else ()
+
+
+def _num_levels(model: VideoModel, planned: PlannedPair) -> int:
+    """How many noise levels a pair's schedule has."""
+    sigmas, eta = model.sigmas(planned.pair.num_steps).cpu(), planned.pair.eta
+    return len(sigmas) if eta is None else len(guided_sigmas(sigmas, eta))
+
+
+def _write_files(model: VideoModel, pairs: Sequence[tuple[Pair, Tensor]], folder: Path) -> None:
+    for pair, latents in pairs:
+        a, b = latents
+        write_atomic(folder / pair.latents, save({"a": a.contiguous(), "b": b.contiguous()}))
+        write_video(model, pair, folder)
+
+
+def _write_rows(pairs: Sequence[Pair], folder: Path) -> None:
+    """The row comes last: a row is never without its files."""
+    for pair in pairs:
+        append_jsonl(folder / PAIRS_FILE, to_row(pair))

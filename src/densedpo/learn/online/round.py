@@ -14,11 +14,13 @@ from densedpo.core.files import read_object, write_atomic
 from densedpo.core.records import Prompt, from_row
 from densedpo.core.seeds import generator
 from densedpo.core.workspace import PROJECT_FILE, Project, init_project
+from densedpo.generate.resume import SETTINGS_FILE
 from densedpo.generate.rollouts import PromptVisit, RolloutSettings
 
 if TYPE_CHECKING:
     from densedpo.learn.online.config import OnlineConfig
     from densedpo.learn.online.run import OnlineInputs
+    from densedpo.learn.processes.team import Team
 
 ROLLOUTS: Final = "rollouts"
 CHOSEN: Final = "chosen"
@@ -51,13 +53,14 @@ class RoundRecord:
 
 
 def round_project(folder: Path, number: int) -> Project:
-    """The project of a round of a run's folder, made if it is missing."""
-    return nested_project(folder / "rounds" / f"{number:04d}")
+    """The project of a round of a run's folder, whether it is there yet or not."""
+    return Project(root=folder / "rounds" / f"{number:04d}")
 
 
-def nested_project(root: Path) -> Project:
-    """A project inside a run, so that every verb can look at what lies there."""
-    return Project(root=root) if (root / PROJECT_FILE).is_file() else init_project(root)
+def make_project(project: Project) -> None:
+    """Makes a project inside a run if it is missing, so that every verb can look at what lies there."""
+    if not (project.root / PROJECT_FILE).is_file():
+        init_project(project.root)
 
 
 def read_round(project: Project) -> RoundRecord | None:
@@ -69,6 +72,17 @@ def read_round(project: Project) -> RoundRecord | None:
 def write_round(project: Project, record: RoundRecord) -> None:
     """Marks a round as finished."""
     write_atomic(project.root / ROUND_FILE, json.dumps(asdict(record), indent=2) + "\n")
+
+
+def told_round(record: RoundRecord | None, team: Team) -> RoundRecord | None:
+    """What the first process knows of a round, on all of them; what the others give does not count."""
+    row = json.loads(team.told(json.dumps(record and asdict(record))))
+    return None if row is None else from_row(RoundRecord, row, "a round of the first process")
+
+
+def policy_of(project: Project) -> str:
+    """The identity of the policy that made the rollouts of a round."""
+    return str(read_object(project.pairs(ROLLOUTS) / SETTINGS_FILE)["model"])
 
 
 def drop_rollouts(project: Project) -> None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from densedpo.adapters import catalogue
-from densedpo.core.errors import BadInput
 from densedpo.core.files import write_atomic, writing
 from densedpo.core.provenance import sha256_json
 from densedpo.core.records import Prompt
 from densedpo.core.workspace import Project, content_hash, read_stamp, require_fresh, write_stamp
 from densedpo.generate.plan import select_prompts
-from densedpo.learn.processes.launch import World, launched, require_strategy, stated
-from densedpo.learn.run import require_same_run, settings_identity, write_run_record
+from densedpo.learn.processes.launch import launched, require_strategy, stated
+from densedpo.learn.run import InForce, require_same_run, settings_identity, write_run_record
 from densedpo.learn.stop import stop_on_signals
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class OnlineInputs:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OnlineSummary:
-    """How an online run ended, as in its summary.json. Seconds are of all rounds."""
+    """How an online run ended, as in its summary.json. Seconds are of all rounds; what is in force is read back."""
 
     folder: str
     rounds: int
@@ -77,6 +77,7 @@ class OnlineSummary:
     judging_seconds: float
     learning_seconds: float
     strategy: str
+    in_force: InForce
 
 
 def learn_online(
@@ -99,21 +100,24 @@ def learn_online(
     """
     inputs = read_online_inputs(project, name, model=model, config=config, allow_stale=allow_stale)
     world = launched()
-    require_one_process(config, world)
-    with writing(inputs.folder):
+    require_strategy(config.training, world)
+    with writing(inputs.folder) if world.is_first else nullcontext():
         identity = inputs.identity()
-        require_same_run(inputs.folder, identity)
+        if world.is_first:
+            require_same_run(inputs.folder, identity)
         if read_stamp(inputs.folder) is not None:
             _log.warning("%s is finished already", inputs.folder)
             return inputs.folder
-        _write_run_file(inputs, identity, strategy=stated(config.training, world))
+        if world.is_first:
+            _write_run_file(inputs, identity, strategy=stated(config.training, world))
         with stop_on_signals() as flag:
             # torch only now: what is refused above is refused in a moment
             from densedpo.learn.online.session import run_online
 
-            summary = run_online(inputs, identity=sha256_json(identity), flag=flag)
-        write_atomic(inputs.folder / "summary.json", json.dumps(asdict(summary), indent=2) + "\n")
-        write_stamp(inputs.folder, [project.clips], project)
+            summary = run_online(inputs, identity=sha256_json(identity), flag=flag, world=world)
+        if world.is_first:
+            write_atomic(inputs.folder / "summary.json", json.dumps(asdict(summary), indent=2) + "\n")
+            write_stamp(inputs.folder, [project.clips], project)
     return inputs.folder
 
 
@@ -144,17 +148,6 @@ def read_online_inputs(
         prompts=prompts,
         guard_prompts=guard_prompts,
     )
-
-
-def require_one_process(config: OnlineConfig, world: World) -> None:
-    """Refuses several processes, which online runs do not share out yet.
-
-    Raises:
-        BadInput: says how to start it.
-    """
-    if world.size > 1:
-        raise BadInput(f"learn online runs in one process, not {world.size}: start densedpo without torchrun")
-    require_strategy(config.training, world)
 
 
 def _write_run_file(inputs: OnlineInputs, identity: dict[str, JsonValue], *, strategy: str) -> None:

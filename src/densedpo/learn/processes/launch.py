@@ -46,7 +46,7 @@ def require_strategy(config: LearnConfig, world: World) -> None:
     if config.strategy in ("data_parallel", "fully_shard") and world.size == 1:
         raise BadInput(
             f"strategy = {config.strategy!r} and one process: start several by `torchrun --nproc-per-node N -m "
-            "densedpo.cli.main learn offline ...`"
+            "densedpo.cli.main learn ...`"
         )
     if config.device.startswith("cuda:") and world.size > 1:
         raise BadInput(

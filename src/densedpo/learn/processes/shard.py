@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +12,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from densedpo.learn.execution import blocks_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from torch import Tensor
 
@@ -61,10 +62,19 @@ def whole_on_first(tensors: Mapping[str, Tensor], team: Team) -> dict[str, Tenso
     return found
 
 
-def make_whole(denoiser: torch.nn.Module, names: Mapping[str, torch.nn.Parameter]) -> None:
-    """Puts whole tensors in the place of some parameters, for the denoiser to be saved; it cannot run after that."""
-    for name, parameter in names.items():
-        if isinstance(parameter, DTensor):
-            owner, _, last = name.rpartition(".")
-            values = torch.nn.Parameter(whole(parameter.detach()), requires_grad=False)
-            denoiser.get_submodule(owner).register_parameter(last, values)
+@contextmanager
+def made_whole(denoiser: torch.nn.Module, names: Mapping[str, torch.nn.Parameter]) -> Iterator[None]:
+    """Whole tensors in the place of some parameters inside the block, to be saved; it cannot run there."""
+    cut = {name: parameter for name, parameter in names.items() if isinstance(parameter, DTensor)}
+
+    def put(name: str, parameter: torch.nn.Parameter) -> None:
+        owner, _, last = name.rpartition(".")
+        denoiser.get_submodule(owner).register_parameter(last, parameter)
+
+    for name, parameter in cut.items():
+        put(name, torch.nn.Parameter(whole(parameter.detach()), requires_grad=False))
+    try:
+        yield
+    finally:
+        for name, parameter in cut.items():
+            put(name, parameter)

@@ -57,6 +57,10 @@ class Team:
         """The consecutive items that fall to this process; the parts differ in length by one at most."""
         return self._part_of(items, self._rank)
 
+    def parts(self, items: Sequence[Item]) -> list[tuple[Item, ...]]:
+        """Every process's `part`."""
+        return [self._part_of(items, rank) for rank in range(self.size)]
+
     def share(self, items: Sequence[Item]) -> tuple[Item, ...]:
         """Every n-th item, as many for each process: some have the last one too, so that all make as many calls."""
         padded = [*items, *(items[-1] for _ in range(-len(items) % self.size))]
@@ -125,17 +129,24 @@ class Team:
         Raises:
             BadInput: it could not, on all processes; they would wait for it else.
         """
+        self.each_does(work if self.is_first else lambda: None)
+
+    def each_does(self, work: Callable[[], None]) -> None:
+        """Has every process do something of its own, and goes on when all have.
+
+        Raises:
+            BadInput: one of them could not, on all processes; they would wait for it else.
+        """
         failure: BadInput | None = None
-        if self.is_first:
-            try:
-                work()
-            except BadInput as error:
-                failure = error
+        try:
+            work()
+        except BadInput as error:
+            failure = error
         failed = self.maximum(failure is not None)
         if failure is not None:
             raise failure
         if failed:
-            raise BadInput("the first process could not go on; it says why")
+            raise BadInput("another process could not go on; it says why")
 
     def wait(self) -> None:
         """Until every process has come here."""

@@ -7,7 +7,7 @@ import pytest
 
 from densedpo.adapters import load
 from densedpo.core.workspace import Project, init_project
-from densedpo.learn.online.looks import GuardClip, Look, alarm_of, best_look, look_row, looks_since_best
+from densedpo.learn.online.guard.looks import GuardClip, Look, alarm_of, best_look, look_row, looks_since_best
 from online_runs import online_config, rows, train_online
 from toy import add_toy_clips
 
