@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from plan import learning_passes, sampled_clips, sampling_passes, seconds_of_arm, timed_costs
+from passes import learning_passes, sampled_clips, sampling_passes, seconds_of_arm, timed_costs
 
 from densedpo.adapters import catalogue
 from densedpo.core.files import write_atomic
