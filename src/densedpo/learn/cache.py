@@ -23,7 +23,7 @@ from densedpo.core.errors import BadInput
 from densedpo.core.files import write_atomic
 from densedpo.core.progress import track
 from densedpo.core.provenance import sha256_json
-from densedpo.learn.errors import frame_errors, squared_by_frame
+from densedpo.learn.errors import frame_errors, squared_errors
 from densedpo.learn.feed.batch import Draws, PairBatch, Source
 from densedpo.learn.feed.order import Visit
 from densedpo.learn.processes.team import ALONE, Team
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from densedpo.learn.feed.inputs import LabelledPair
     from densedpo.learn.reference import Reference
 
-    PairRow = Float[torch.Tensor, "2 frame"]
+    PairRow = Float[torch.Tensor, "2 frame row column"]
 
 _log = logging.getLogger("densedpo")
 # batches differ between the fill and a live forward, and with them the last bits
@@ -121,15 +121,15 @@ class CachedReference:
 
     def _computed(
         self, reference: Reference, source: Source, visits: Sequence[Visit]
-    ) -> Float[torch.Tensor, "2 batch frame"]:
-        batch = source.pairs(self._pairs, visits, self._draws)
-        errors = squared_by_frame(reference.residuals(batch.packed()))[:, :, 0, 0].cpu()
-        return errors.unflatten(0, (2, len(visits)))
+    ) -> Float[torch.Tensor, "2 batch frame row column"]:
+        packed = source.pairs(self._pairs, visits, self._draws).packed()
+        errors = squared_errors(reference.residuals(packed), packed).cpu()
+        return errors.reshape(2, len(visits), *errors.shape[1:])
 
-    def of(self, visits: Sequence[Visit]) -> Float[torch.Tensor, "batch frame 1 1"]:
+    def of(self, visits: Sequence[Visit]) -> Float[torch.Tensor, "batch frame row column"]:
         """The errors of some visits, packed: all a, then all b."""
         rows = torch.stack([self._errors[self._key(visit)] for visit in visits], dim=1)
-        return rows.flatten(0, 1)[:, :, None, None]
+        return rows.flatten(0, 1)
 
     def _key(self, visit: Visit) -> tuple[int, str]:
         return visit.draw, self._pairs[visit.index].id

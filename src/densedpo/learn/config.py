@@ -8,10 +8,14 @@ from pydantic import Field, model_validator
 
 from densedpo.core.config import Config
 
-ObjectiveName = Literal["dense_dpo", "dense_dpo_summed", "dense_dpo_ties", "dense_ipo", "dense_robust", "dpo", "sft"]
+ObjectiveName = Literal[
+    "dense_dpo", "dense_dpo_summed", "dense_dpo_ties", "dense_ipo", "dense_robust", "dpo", "dpo_levels", "sft"
+]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
 _DEFAULT_NU: Final = 3.0
+_DEFAULT_LEVELS: Final = (1.0, 1.0, 1.0)
 _DEFAULT_RANK: Final = 16
 _DEFAULT_ALPHA: Final = 16.0
 
@@ -27,6 +31,8 @@ class LearnConfig(Config):
     """How wide a range of margins is a tie: at equal strength a tie has (nu - 1)/(nu + 1); dense_dpo_ties only."""
     flip_rate: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """Share of the labels that are wrong; dense_robust only, and must be given there."""
+    level_weights: tuple[Weight, Weight, Weight] = _DEFAULT_LEVELS
+    """How much the clip, its segments and its region count in the loss; dpo_levels only."""
     winner_anchor: Annotated[float, Field(ge=0)] = 0.0
     """Adds so many times the error on the winner itself to a preference loss."""
     num_steps: Count = 100
@@ -140,6 +146,8 @@ class LearnConfig(Config):
             raise ValueError(f"t_min = {self.t_min} is not below t_max = {self.t_max}")
         if self.use_confidence and self.objective != "dense_dpo":
             raise ValueError(f"use_confidence has no effect with {self.objective}; only dense_dpo takes soft labels")
+        if sum(self.level_weights) == 0:
+            raise ValueError("level_weights are all 0: no level is left to learn from")
         self._refuse_without_effect()
         self._refuse_for_full()
         if self.strategy == "fully_shard" and self.memory == "auto":
@@ -161,6 +169,7 @@ class LearnConfig(Config):
         without_effect = {
             "nu": self.nu != _DEFAULT_NU and self.objective != "dense_dpo_ties",
             "flip_rate": self.flip_rate != 0 and self.objective != "dense_robust",
+            "level_weights": self.level_weights != _DEFAULT_LEVELS and self.objective != "dpo_levels",
             "winner_anchor": self.winner_anchor != 0 and self.objective == "sft",
             "cell_weight": self.cell_weight != "none" and not takes_weights,
             "loser_safeguard": self.loser_safeguard is not None and self.objective == "sft",

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from densedpo.adapters.base import VideoModel
     from densedpo.learn.feed.batch import ClipBatch, PairBatch
 
-    FrameErrors = Float[Tensor, "batch frame 1 1"]
+    # a grid of 1 x 1 for labels in time only, else that of the latents
+    FrameErrors = Float[Tensor, "batch frame cell_row cell_column"]
     Residuals = Float[Tensor, "batch channel frame row column"]
 
 
@@ -46,9 +47,14 @@ def squared_by_frame(residual: Residuals) -> FrameErrors:
     return torch.square(residual).mean((1, 3, 4))[:, :, None, None]
 
 
+def squared_errors(residual: Residuals, batch: ClipBatch) -> FrameErrors:
+    """The squared error of each latent frame, or of each of its cells where the batch has labels in space."""
+    return torch.square(residual).mean(1) if batch.by_cell else squared_by_frame(residual)
+
+
 def frame_errors(model: VideoModel, batch: ClipBatch) -> FrameErrors:
-    """Squared error of each latent frame in the model's own target, averaged over channels, rows, columns; float32."""
-    return squared_by_frame(residuals(model, batch))
+    """The squared errors of `squared_errors` in the model's own target, float32."""
+    return squared_errors(residuals(model, batch), batch)
 
 
 def pair_errors(model: VideoModel, batch: PairBatch, reference: FrameErrors) -> PairErrors:

@@ -13,16 +13,13 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 
 from densedpo.core.errors import BadInput
 from densedpo.core.seeds import derive_seed, seeded_init
-from densedpo.learn.errors import pair_errors, residuals, squared_by_frame
+from densedpo.learn.errors import pair_errors, residuals, squared_errors
 from densedpo.learn.objectives import dense_dpo
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
-    from torch import Tensor
-
     from densedpo.adapters.base import VideoModel
     from densedpo.learn.config import LearnConfig
-    from densedpo.learn.errors import Residuals
+    from densedpo.learn.errors import FrameErrors, Residuals
     from densedpo.learn.feed.batch import ClipBatch, PairBatch
 
 LOG_2_TOLERANCE: Final = 1e-6
@@ -121,9 +118,10 @@ class AdapterOff:
         return live_residuals(self._model, batch)
 
 
-def live_reference(model: VideoModel, batch: PairBatch) -> Float[Tensor, "batch frame 1 1"]:
+def live_reference(model: VideoModel, batch: PairBatch) -> FrameErrors:
     """The reference's errors of both clips, computed now: all a, then all b."""
-    return squared_by_frame(live_residuals(model, batch.packed()))
+    packed = batch.packed()
+    return squared_errors(live_residuals(model, packed), packed)
 
 
 def live_residuals(model: VideoModel, batch: ClipBatch) -> Residuals:
@@ -146,7 +144,8 @@ def require_reference(
     Raises:
         BadInput: the loss is not log 2: the adapter is not fresh, or cannot be switched off.
     """
-    known = squared_by_frame((reference or AdapterOff(model)).residuals(batch.packed()))
+    packed = batch.packed()
+    known = squared_errors((reference or AdapterOff(model)).residuals(packed), packed)
     with torch.no_grad():
         errors = pair_errors(model, batch, known)
         # every cell labelled, so that the check does not depend on which pairs came first
@@ -174,5 +173,8 @@ class ReferenceWatch:
         if before is not None and now is not None and not torch.equal(before, now):
             raise RuntimeError("the reference changed during training: a base weight was updated")
 
-    def _now(self) -> Float[Tensor, "batch frame 1 1"] | None:
-        return squared_by_frame(self._reference.residuals(self._batch.packed())) if self._reference.is_live else None
+    def _now(self) -> FrameErrors | None:
+        if not self._reference.is_live:
+            return None
+        packed = self._batch.packed()
+        return squared_errors(self._reference.residuals(packed), packed)

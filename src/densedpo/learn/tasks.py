@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 
 import torch
 
-from densedpo.learn.errors import beside_reference, clip_errors, frame_errors, residuals, squared_by_frame
+from densedpo.learn.errors import beside_reference, clip_errors, frame_errors, residuals, squared_errors
 from densedpo.learn.feed.order import Order, Visit
 from densedpo.learn.objectives import (
+    LevelFields,
+    LevelWeights,
     LossOutput,
     PairErrors,
     dense_dpo,
@@ -22,6 +24,8 @@ from densedpo.learn.objectives import (
     dense_ipo,
     dense_robust,
     dpo,
+    dpo_levels,
+    dpo_levels_weight,
     dpo_weight,
     with_winner_anchor,
 )
@@ -132,12 +136,12 @@ class PreferenceTask:
         batch = self._source.pairs(self._pairs, visits, self.draws)
         clips = batch.apart()
         if self._cache is None:
-            reference = torch.cat([squared_by_frame(self._reference.residuals(clip)) for clip in clips])
+            reference = torch.cat([squared_errors(self._reference.residuals(clip), clip) for clip in clips])
         else:
             reference = self._cache.of(visits)
         with torch.no_grad():
             policy = torch.cat([residuals(self._model, clip) for clip in clips])
-        errors = squared_by_frame(policy).requires_grad_()
+        errors = squared_errors(policy, clips[0]).requires_grad_()
         output = self.loss(self._beside(errors, policy, reference, batch), batch, visits)
         coefficients = torch.autograd.grad(output.loss.sum() / divisor, errors)[0]
         for clip, coefficient in zip(clips, coefficients.chunk(2), strict=True):
@@ -150,7 +154,8 @@ class PreferenceTask:
         The other order breaks gradient checkpointing: recomputing would find the adapters switched.
         """
         if self._cache is None:
-            reference = squared_by_frame(self._reference.residuals(batch.packed()))
+            packed = batch.packed()
+            reference = squared_errors(self._reference.residuals(packed), packed)
         else:
             reference = self._cache.of(visits)
         return self.errors_of(residuals(self._model, batch.packed()), reference, batch)
@@ -169,30 +174,46 @@ class PreferenceTask:
         policy = residuals(self._model, batch.packed())
         made = (policy - reference)[:, :, self._model.geometry.num_given_frames :]
         drift_a, drift_b = torch.square(made).mean((1, 2, 3, 4)).chunk(2)
-        known = squared_by_frame(reference) if self._cache is None else self._cache.of(visits)
+        known = squared_errors(reference, batch.packed()) if self._cache is None else self._cache.of(visits)
         return self.errors_of(policy, known, batch), (drift_a + drift_b) / 2
 
     def errors_of(self, policy: Residuals, reference: FrameErrors, batch: PairBatch) -> PairErrors:
         """The same from the policy's packed residuals."""
-        return self._beside(squared_by_frame(policy), policy, reference, batch)
+        return self._beside(squared_errors(policy, batch.packed()), policy, reference, batch)
 
     def _beside(self, errors: FrameErrors, policy: Residuals, reference: FrameErrors, batch: PairBatch) -> PairErrors:
         """Beside the reference's, the loser's gradient scaled where a safeguard is set."""
         mu = self._config.loser_safeguard
         if mu is not None and errors.requires_grad:
-            by_clip = self._config.objective == "dpo"
-            winner = batch.sign[:, None].expand(batch.field.shape[:2]) if by_clip else batch.field[:, :, 0, 0]
-            residual_a, residual_b = policy.chunk(2)
-            scales = loser_scale(residual_a, residual_b, winner.to(policy.device), mu=mu, by_clip=by_clip)
-            errors = with_scaled_gradient(errors, torch.cat(scales))
+            errors = with_scaled_gradient(errors, self._loser_scale(policy, batch, mu))
         return beside_reference(errors, reference, batch)
+
+    def _loser_scale(self, policy: Residuals, batch: PairBatch, mu: float) -> FrameErrors:
+        """The scales of both clips' gradients, packed; one for each group of cells that the loss weights alike."""
+        residual_a, residual_b = policy.chunk(2)
+        by_sign = batch.sign[:, None, None, None].expand_as(batch.field)
+        match self._config.objective:
+            case "dpo":
+                groups = [by_sign]
+            case "dpo_levels":
+                # where the levels disagree, the finest that has a label says who won
+                coarse = torch.where(batch.segment != 0, batch.segment, by_sign)
+                groups = [batch.region, torch.where(batch.region != 0, torch.zeros_like(coarse), coarse)]
+            case _:
+                groups = [batch.field]
+        by_clip = self._config.objective == "dpo"
+        scale = torch.ones((), device=policy.device)
+        for winner in groups:
+            both = loser_scale(residual_a, residual_b, winner.to(policy.device), mu=mu, by_clip=by_clip)
+            scale = scale * torch.cat(both)
+        return scale
 
     def loss(self, errors: PairErrors, batch: PairBatch, visits: Sequence[Visit]) -> LossOutput:
         """The configured objective of a batch that these visits made."""
         weight = self._cell_weight([self._pairs[visit.index] for visit in visits])
         output = preference_loss(self._config, errors, batch, weight)
         strength = self._config.winner_anchor
-        if not strength:
+        if not strength or self._config.objective == "dpo_levels":  # which anchors each of its levels
             return output
         by_clip = self._config.objective == "dpo"
         field = batch.sign[:, None, None, None].expand_as(batch.field) if by_clip else batch.field
@@ -257,7 +278,7 @@ def preference_loss(
     """The configured objective; sft has no preference loss and is measured as dense_dpo would be."""
     device = errors.policy_a.device
     field, sign = batch.field.to(device), batch.sign.to(device)
-    weight = None if cell_weight is None else cell_weight.to(device)
+    weight = None if cell_weight is None else cell_weight.to(device).expand_as(field)
     match config.objective:
         case "dense_dpo" | "sft":
             confidence = batch.confidence.to(device) if config.use_confidence else None
@@ -273,26 +294,45 @@ def preference_loss(
             return dense_dpo_summed(errors, field, beta=config.beta)
         case "dpo":
             return dpo(errors, sign, beta=config.beta)
+        case "dpo_levels":
+            fields = LevelFields(sign=sign, segment=batch.segment.to(device), region=batch.region.to(device))
+            weights, anchor = level_weights(config), config.winner_anchor
+            return dpo_levels(errors, fields, beta=config.beta, weights=weights, winner_anchor=anchor)
         case _ as unknown:
             assert_never(unknown)
+
+
+def level_weights(config: LearnConfig) -> LevelWeights:
+    """The configured weights of clip, segments and region."""
+    clip, segment, region = config.level_weights
+    return LevelWeights(clip=clip, segment=segment, region=region)
 
 
 def label_weight(
     config: LearnConfig, pair: LabelledPair, cell_weight: Float[Tensor, "1 frame 1 1"] | None = None
 ) -> float:
     """The weight of a pair in the loss, from its labels alone (and its own clips, where cells are weighted)."""
-    field = torch.from_numpy(pair.labels.field)[None, :, None, None]
-    valid = torch.from_numpy(pair.labels.valid)[None, :, None, None]
+    labels = pair.labels
+    field = torch.from_numpy(labels.cells.copy())[None]
+    valid = torch.from_numpy(labels.over_cells(labels.valid).copy())[None]
+    cell_weight = None if cell_weight is None else cell_weight.expand_as(field)
     match config.objective:
         case "dense_dpo" | "dense_ipo" | "dense_robust" | "sft":
             weight = dense_dpo_weight(field, valid, cell_weight)
         case "dense_dpo_ties":
-            judged = torch.from_numpy(pair.labels.judged)[None, :, None, None]
+            judged = torch.from_numpy(labels.over_cells(labels.judged).copy())[None]
             weight = dense_dpo_ties_weight(field, valid, judged, cell_weight)
         case "dense_dpo_summed":
             weight = dense_dpo_summed_weight(field, valid)
         case "dpo":
-            weight = dpo_weight(torch.tensor([pair.labels.sign]), valid)
+            weight = dpo_weight(torch.tensor([labels.sign]), valid)
+        case "dpo_levels":
+            fields = LevelFields(
+                sign=torch.tensor([labels.sign]),
+                segment=torch.from_numpy(labels.over_cells(labels.field).copy())[None],
+                region=torch.from_numpy(labels.region)[None],
+            )
+            weight = dpo_levels_weight(fields, valid, weights=level_weights(config))
         case _ as unknown:
             assert_never(unknown)
     return float(weight.sum())

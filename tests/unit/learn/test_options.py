@@ -107,7 +107,7 @@ def test_under_the_safeguard_the_winners_error_does_not_rise_to_first_order(mu: 
     """An output that both clips share, moved against g_w - lambda g_l: d|r_w|^2 <= -mu |g_w|^2 in each group."""
     axes = (1, 2, 3, 4) if by_clip else (1, 3, 4)
     a, b = residual_pair(0)
-    winner = torch.ones(4, 3, dtype=torch.int8)
+    winner = torch.ones(4, 3, 1, 1, dtype=torch.int8)
     scale_a, scale_b = loser_scale(a, b, winner, mu=mu, by_clip=by_clip)
     assert torch.equal(scale_a, torch.ones_like(scale_a))
     step = -(a - scale_b[:, :, 0, 0][:, None, :, None, None] * b)
@@ -122,12 +122,12 @@ def test_under_the_safeguard_the_winners_error_does_not_rise_to_first_order(mu: 
 def test_the_loser_is_left_alone_where_it_does_no_harm_and_where_there_is_none():
     """Opposed residuals: lambda 1. A tie: 1 for both. By hand: r_w = 1, r_l = 2, mu = .5: lambda = .5 * 1/2."""
     a, b = residual_pair(1)
-    against = loser_scale(a, -b, torch.ones(4, 3, dtype=torch.int8), mu=0.5, by_clip=False)
-    tie = loser_scale(a, b, torch.zeros(4, 3, dtype=torch.int8), mu=0.5, by_clip=False)
+    against = loser_scale(a, -b, torch.ones(4, 3, 1, 1, dtype=torch.int8), mu=0.5, by_clip=False)
+    tie = loser_scale(a, b, torch.zeros(4, 3, 1, 1, dtype=torch.int8), mu=0.5, by_clip=False)
     for scale in (*against, *tie):
         assert (scale == 1).all()
     one = torch.ones(1, 1, 1, 2, 2)
-    _, by_hand = loser_scale(one, 2 * one, torch.ones(1, 1, dtype=torch.int8), mu=0.5, by_clip=False)
+    _, by_hand = loser_scale(one, 2 * one, torch.ones(1, 1, 1, 1, dtype=torch.int8), mu=0.5, by_clip=False)
     assert by_hand.item() == pytest.approx(0.25)
 
 

@@ -13,7 +13,7 @@ from densedpo.core.workspace import Project
 from densedpo.learn.config import LearnConfig
 from toy_pairs import read_only
 
-PUBLISHED = ("densedpo_paper", "structural_dpo_paper", "flow_dpo")
+PUBLISHED = ("densedpo_paper", "structural_dpo_paper", "flow_dpo", "df_dpo", "local_dpo")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -22,7 +22,8 @@ from densedpo.learn.feed.order import TimeDensity, Visit, time_of
 _log = logging.getLogger("densedpo")
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int
+    from jaxtyping import Bool, Float, Int, Shaped
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from densedpo.learn.feed.inputs import LabelledPair, RealClip
@@ -32,19 +33,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipBatch:
-    """Clips with their noise, t and captions: what one packed forward of a model takes."""
+    """Clips with their noise, t and captions: what one packed forward of a model takes.
+
+    `by_cell`: errors are wanted for each cell of a latent frame, since labels are in space too.
+    """
 
     latents: Latents
     noise: Latents
     t: Float[Tensor, "batch"]
     text: TextCondition
+    by_cell: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairBatch:
-    """Pairs with one t each, for both clips and both models, and their labels per latent frame.
+    """Pairs with one t each, for both clips and both models, and their labels per latent frame and cell.
 
-    The two noises are one unless the pairs' own are asked for.
+    The two noises are one unless the pairs' own are asked for. Labels in time only have a grid of 1 x 1 cells. `field`
+    is the finest there is: of the region where a pair has one (`region`, else 0), and else of the segments (`segment`).
     """
 
     ids: tuple[str, ...]
@@ -54,11 +60,18 @@ class PairBatch:
     noise_b: Latents
     t: Float[Tensor, "batch"]
     text: TextCondition
-    field: Int[Tensor, "batch frame 1 1"]
-    confidence: Float[Tensor, "batch frame 1 1"]
+    field: Int[Tensor, "batch frame row column"]
+    segment: Int[Tensor, "batch frame row column"]
+    region: Int[Tensor, "batch frame row column"]
+    confidence: Float[Tensor, "batch frame row column"]
     sign: Int[Tensor, "batch"]
-    judged: Bool[Tensor, "batch frame 1 1"]
-    valid: Bool[Tensor, "batch frame 1 1"]
+    judged: Bool[Tensor, "batch frame row column"]
+    valid: Bool[Tensor, "batch frame row column"]
+
+    @property
+    def by_cell(self) -> bool:
+        """Whether labels are in space too."""
+        return tuple(self.field.shape[2:]) != (1, 1)
 
     def packed(self) -> ClipBatch:
         """All a, then all b, as one batch: one forward for both clips."""
@@ -67,13 +80,14 @@ class PairBatch:
             noise=torch.cat([self.noise_a, self.noise_b]),
             t=torch.cat([self.t, self.t]),
             text=TextCondition.cat([self.text, self.text]),
+            by_cell=self.by_cell,
         )
 
     def apart(self) -> tuple[ClipBatch, ClipBatch]:
         """All a, and all b, as batches of their own: two forwards of half the size."""
         return (
-            ClipBatch(latents=self.latents_a, noise=self.noise_a, t=self.t, text=self.text),
-            ClipBatch(latents=self.latents_b, noise=self.noise_b, t=self.t, text=self.text),
+            ClipBatch(latents=self.latents_a, noise=self.noise_a, t=self.t, text=self.text, by_cell=self.by_cell),
+            ClipBatch(latents=self.latents_b, noise=self.noise_b, t=self.t, text=self.text, by_cell=self.by_cell),
         )
 
 
@@ -117,8 +131,7 @@ class Source:
         if self._model.geometry.num_given_frames:
             given = [read_first(clips, pair.latents) for pair, clips in zip(chosen, tensors, strict=True)]
             text = text.given(FirstFrame.cat(given))
-        field = torch.from_numpy(np.stack([pair.labels.field for pair in chosen]))[:, :, None, None]
-        confidence = torch.from_numpy(np.stack([pair.labels.confidence for pair in chosen]))[:, :, None, None]
+        labels = [pair.labels for pair in chosen]
         return PairBatch(
             ids=tuple(pair.id for pair in chosen),
             latents_a=torch.stack([clips["a"] for clips in tensors]),
@@ -127,11 +140,13 @@ class Source:
             noise_b=noise_b,
             t=t,
             text=text,
-            field=field,
-            confidence=confidence,
-            sign=torch.tensor([pair.labels.sign for pair in chosen]),
-            judged=torch.from_numpy(np.stack([pair.labels.judged for pair in chosen]))[:, :, None, None],
-            valid=torch.from_numpy(np.stack([pair.labels.valid for pair in chosen]))[:, :, None, None],
+            field=_stacked([each.cells for each in labels]),
+            segment=_stacked([each.over_cells(each.field) for each in labels]),
+            region=_stacked([each.region for each in labels]),
+            confidence=_stacked([each.over_cells(each.confidence) for each in labels]),
+            sign=torch.tensor([each.sign for each in labels]),
+            judged=_stacked([each.over_cells(each.judged) for each in labels]),
+            valid=_stacked([each.over_cells(each.valid) for each in labels]),
         )
 
     def differences(self, pairs: Sequence[LabelledPair]) -> Float[Tensor, "batch frame 1 1"]:
@@ -187,6 +202,10 @@ class Source:
             if len(keys) == 2 and torch.equal(tensors[keys[0]], tensors[keys[1]]):
                 _log.warning("%s: both clips are the same, so there is nothing to learn from this pair", path)
         return self._latents[path]
+
+
+def _stacked(rows: Sequence[NDArray[np.generic]]) -> Shaped[Tensor, "batch frame row column"]:
+    return torch.from_numpy(np.stack(rows))
 
 
 def _noise(shape: tuple[int, ...], ids: Sequence[str], visits: Sequence[Visit], draws: Draws) -> Latents:

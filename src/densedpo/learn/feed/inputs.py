@@ -6,9 +6,10 @@ import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from densedpo.core.errors import BadInput
 from densedpo.core.layout import LatentLayout, Segments, latent_field, segment_of_latent
@@ -25,13 +26,15 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("densedpo")
 
+Value = TypeVar("Value", bound=np.generic)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Labels:
     """What the judgements of one pair say, over latent frames.
 
     The first `num_given` frames were given to both clips and made by neither: they have no label, whatever was said of
-    their segment.
+    their segment. A `mask` says in which cells of a frame its label holds: outside it the clips are the same.
     """
 
     field: NDArray[np.int8]  # [F]
@@ -41,6 +44,23 @@ class Labels:
     segments: Segments
     owner: NDArray[np.int64]  # [F], the segment of each latent frame
     num_given: int = 0
+    grid: tuple[int, int] = (1, 1)  # rows and columns of cells; 1 x 1 where no pair of the set has a mask
+    mask: NDArray[np.bool_] | None = None  # [F, *grid]
+
+    def over_cells(self, by_frame: NDArray[Value]) -> NDArray[Value]:
+        """A value of each latent frame, for each of its cells, [F, *grid]."""
+        return np.broadcast_to(by_frame[:, None, None], (len(by_frame), *self.grid))
+
+    @property
+    def cells(self) -> NDArray[np.int8]:
+        """The labels where they hold, [F, *grid]."""
+        return self.over_cells(self.field) if self.mask is None else self.region
+
+    @property
+    def region(self) -> NDArray[np.int8]:
+        """The labels inside the mask, [F, *grid]; 0 everywhere without one."""
+        field = self.over_cells(self.field)
+        return np.zeros_like(field) if self.mask is None else np.where(self.mask, field, np.int8(0))
 
     @property
     def valid(self) -> NDArray[np.bool_]:
@@ -50,7 +70,7 @@ class Labels:
     @property
     def non_tie_share(self) -> float:
         """Share of the latent frames that were made which carry a label."""
-        return float((self.field != 0)[self.num_given :].mean())
+        return float((self.cells != 0).any((1, 2))[self.num_given :].mean())
 
     @property
     def judged_share(self) -> float:
@@ -70,6 +90,7 @@ class LabelledPair:
     noise_keys: tuple[str, str]  # of the noises that a and b were generated from
     labels: Labels
     latent_shape: tuple[int, int, int, int] | None = None  # of each clip, C F H W; None is the model's own
+    has_real_winner: bool = False  # one clip is real and the other its corrupted copy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,6 +139,8 @@ def read_pairs(
     require_trusted(preferences, allow_failed_judge=allow_failed_judge)
     pairs = {pair.id: pair for pair in read_jsonl(folder / "pairs.jsonl", Pair)}
     sources = _sources(clips)
+    # of the pairs on disk, not of those that were judged: cached errors are shared by all runs on them
+    by_cell = any(_has_mask(pair) for pair in pairs.values())
     joined = []
     for preference in read_jsonl(preferences, Preference, skip=num_header_rows(preferences)):
         pair = pairs.get(preference.pair_id)
@@ -135,7 +158,7 @@ def read_pairs(
             own = replace(geometry, num_frames=pair.num_frames, height=pair.height, width=pair.width)
         except BadInput as error:
             raise BadInput(f"{folder / 'pairs.jsonl'}: pair {pair.id!r}: {error}") from None
-        joined.append(_labelled(pair, preference, folder, preferences, own, source))
+        joined.append(_labelled(pair, preference, folder, preferences, own, source, by_cell=by_cell))
     if not joined:
         raise BadInput(f"{preferences} holds no preference: judge the pairs and export first")
     num_lost = sum(len(_without_frames(each.labels)) for each in joined)
@@ -187,9 +210,13 @@ def split_pairs(pairs: tuple[LabelledPair, ...], config: LearnConfig) -> PairSpl
     Held-out pairs take part in neither. With a fold, its part of the training pairs is left out, tied pairs included.
 
     Raises:
-        BadInput: nothing is left to train on, a fold has no pair, or evaluations are asked for and there is no
-            validation pair.
+        BadInput: the pairs' own noise is asked for and they have none, nothing is left to train on, a fold has no pair,
+            or evaluations are asked for and there is no validation pair.
     """
+    if config.noise == "own" and any("" in pair.noise_keys for pair in pairs):
+        raise BadInput(
+            "noise = 'own': a real clip was made from no noise of its own; use noise = 'fresh' with these pairs"
+        )
     usable = [pair for pair in pairs if is_usable(pair, config)]
     apart = _sources_left_out(pairs, config)
     train = tuple(pair for pair in usable if pair.split == "train" and pair.source not in apart)
@@ -260,8 +287,35 @@ def _without_frames(labels: Labels) -> frozenset[int]:
     return frozenset(labels.owner.tolist()) - frozenset(labels.owner[labels.num_given :].tolist())
 
 
+def _has_mask(pair: Pair) -> bool:
+    return pair.corruption is not None and pair.corruption.kind == "regenerated"
+
+
+def _read_mask(latents: Path, shape: tuple[int, int, int]) -> NDArray[np.bool_]:
+    """Where a regenerated clip was made anew, [F, H, W], as it lies beside the pair's latents.
+
+    Raises:
+        BadInput: there is none of this shape.
+    """
+    try:
+        with safe_open(latents, framework="np") as file:
+            mask: NDArray[np.bool_] = np.asarray(file.get_tensor("mask"))
+    except (SafetensorError, OSError) as error:
+        raise BadInput(f"{latents} holds no mask of what was made anew ({error}); generate its pairs again") from None
+    if mask.shape != shape or mask.dtype != np.bool_:
+        raise BadInput(f"{latents}: mask is {mask.dtype} {mask.shape}, not bool {shape}; generate its pairs again")
+    return mask
+
+
 def _labelled(
-    pair: Pair, preference: Preference, folder: Path, preferences: Path, geometry: Geometry, source: str
+    pair: Pair,
+    preference: Preference,
+    folder: Path,
+    preferences: Path,
+    geometry: Geometry,
+    source: str,
+    *,
+    by_cell: bool,
 ) -> LabelledPair:
     layout = LatentLayout(num_frames=geometry.num_frames, stride=geometry.temporal_stride)
     num_given = geometry.num_given_frames
@@ -291,6 +345,8 @@ def _labelled(
         segments=segments,
         owner=owner,
         num_given=num_given,
+        grid=geometry.latent_shape[2:] if by_cell else (1, 1),
+        mask=_read_mask(latents, geometry.latent_shape[1:]) if _has_mask(pair) else None,
     )
     return LabelledPair(
         id=pair.id,
@@ -301,6 +357,7 @@ def _labelled(
         noise_keys=(pair.noise_key_a, pair.noise_key_b),
         labels=labels,
         latent_shape=geometry.latent_shape,
+        has_real_winner=pair.corruption is not None,
     )
 
 
@@ -308,6 +365,8 @@ def is_usable(pair: LabelledPair, config: LearnConfig) -> bool:
     """Whether a pair's labels say enough for the configured objective to be learned from."""
     if config.objective == "dpo":
         return pair.labels.sign != 0
+    if config.objective == "dpo_levels" and config.level_weights[0] > 0 and pair.labels.sign != 0:
+        return True
     # ties have no accuracy: a run that learns from them is measured on the same pairs as one that does not
     takes_ties = config.objective == "dense_dpo_ties" and pair.split == "train"
     share = pair.labels.judged_share if takes_ties else pair.labels.non_tie_share

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from densedpo.learn.watch.track import Row
 
 _log = logging.getLogger("densedpo")
-_TOO_EASY: Final = 0.98
+TOO_EASY: Final = 0.98
 # the paper saw shortcuts learned within 500 steps (DenseDPO, appendix C.4)
 _EARLY_STEPS: Final = 500
 _FITTED: Final = 0.95
@@ -82,12 +82,18 @@ def raise_alarms(folder: Path, alarms: Sequence[Alarm]) -> None:
 
 def _too_easy(validation: Sequence[Row]) -> Iterator[Alarm]:
     accuracy = validation[-1].get("frame_accuracy")
-    if isinstance(accuracy, float) and accuracy >= _TOO_EASY:
-        yield _alarm(
-            "too_easy",
-            validation[-1],
-            f"validation accuracy is {accuracy:.3f}: the pairs may differ by a shortcut, not by quality",
+    if not isinstance(accuracy, float) or accuracy < TOO_EASY:
+        return
+    message = f"validation accuracy is {accuracy:.3f}: the pairs may differ by a shortcut, not by quality"
+    if validation[-1].get("real_winner_share"):
+        early = ", early" if _step(validation[-1]) <= _EARLY_STEPS else ""
+        message = (
+            f"step {_step(validation[-1])}: validation accuracy is {accuracy:.3f}{early}: these pairs are a real clip "
+            "and its corrupted copy, and what the corruption leaves behind tells them apart without a look at quality; "
+            "use weaker or partly regenerated copies or guided pairs, set winner_anchor and loser_safeguard, or stop "
+            "here"
         )
+    yield _alarm("too_easy", validation[-1], message)
 
 
 def _shortcut(train: Sequence[Row], validation: Sequence[Row]) -> Iterator[Alarm]:

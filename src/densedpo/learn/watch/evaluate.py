@@ -114,7 +114,13 @@ class Evaluation:
             "frame_accuracy_se": float(per_pair.std() / math.sqrt(len(per_pair))) if len(per_pair) > 1 else None,
             **ties.row(),
             **(drift_row(times, drifts) if drifts else {}),
+            **self._winners(),
         }
+
+    def _winners(self) -> Row:
+        """`real_winner_share`: of pairs that are a real clip and its corrupted copy, where there are any."""
+        share = sum(pair.has_real_winner for pair in self._pairs) / len(self._pairs)
+        return {"real_winner_share": share} if share else {}
 
     @torch.no_grad()
     def rewards(self, num_pairs: int, poll: Callable[[], None]) -> list[FrameReward]:
@@ -126,7 +132,7 @@ class Evaluation:
                 poll()
                 errors = self._task.errors(self._source.pairs(self._pairs, visits, self._task.draws), visits)
                 gap_a, gap_b = errors.policy_a - errors.reference_a, errors.policy_b - errors.reference_b
-                reward = (gap_b - gap_a)[:, :, 0, 0].cpu() / self._config.eval_draws
+                reward = (gap_b - gap_a).mean((2, 3)).cpu() / self._config.eval_draws
                 for visit, frames in zip(visits, reward, strict=True):
                     total[visit.index] = total.get(visit.index, torch.zeros_like(frames)) + frames
         return [
