@@ -37,6 +37,12 @@ def noised_by_flow(scheduler, sample: torch.Tensor, eps: torch.Tensor, timesteps
     return scheduler.scale_noise(sample, timesteps, eps)
 
 
+def plain_encode(pipeline, video: torch.Tensor) -> torch.Tensor:
+    """Raw latents of video by the autoencoder alone."""
+    with torch.no_grad():
+        return pipeline.vae.encode(video).latent_dist.mode()
+
+
 def plain_decode(pipeline, raw: torch.Tensor) -> torch.Tensor:
     """Video of raw latents by the autoencoder alone."""
     with torch.no_grad():
@@ -52,10 +58,12 @@ class ToyFamily:
         from_pipeline: the way back.
         call: further arguments of the pipeline's call.
         normalise: from raw latents of the autoencoder to normalised ones, written out from its config.
+        encode: the autoencoder's raw latents of video in [-1, 1], the posterior's mode.
         decode: the pipeline's way from raw latents to video in [-1, 1].
         adapter_call: further arguments of the pipeline's `load_lora_weights`.
         noised: the scheduler's noising of clean latents at its timesteps.
         guidance_argument: what the pipeline calls the scale of guidance by a second pass with an empty prompt.
+        last_level: t of the highest level of four or five steps, to 0.03; below 1 where it ends short of pure noise.
     """
 
     name: str
@@ -65,9 +73,11 @@ class ToyFamily:
     normalise: Callable[[object, torch.Tensor], torch.Tensor]
     to_pipeline: Callable[[torch.Tensor, float], torch.Tensor] = as_they_are
     from_pipeline: Callable[[torch.Tensor, float], torch.Tensor] = as_they_are
+    encode: Callable[[object, torch.Tensor], torch.Tensor] = plain_encode
     decode: Callable[[object, torch.Tensor], torch.Tensor] = plain_decode
     noised: Callable[[object, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] = noised_by_flow
     guidance_argument: str = "guidance_scale"
+    last_level: float = 1.0
     adapter_call: dict[str, object] = field(default_factory=dict)
 
     def save(self, folder: Path) -> Path:
@@ -367,7 +377,96 @@ WAN_TI2V = ToyFamily(
     normalise=wan_normalise,
 )
 
-FAMILIES = {family.name: family for family in (COGVIDEOX, LTX, HUNYUAN, WAN_2_1, WAN_TWO_EXPERTS, WAN_TI2V)}
+
+def build_animatediff(**schedule: object):
+    """A random `AnimateDiffPipeline` of two levels, with Stable Diffusion's noise levels spaced as asked.
+
+    Args:
+        schedule: changes to the scheduler's config.
+    """
+    from diffusers import AnimateDiffPipeline, AutoencoderKL, DDIMScheduler, MotionAdapter, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    tokenizer = build_tokenizer()
+    with seeded_init(0):
+        unet = UNet2DConditionModel(
+            sample_size=16,
+            block_out_channels=(16, 16),
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            cross_attention_dim=TEXT_WIDTH,
+            norm_num_groups=2,
+            attention_head_dim=4,
+        )
+        motion = MotionAdapter(
+            block_out_channels=(16, 16),
+            motion_layers_per_block=1,
+            motion_norm_num_groups=2,
+            motion_num_attention_heads=4,
+        )
+        text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=TEXT_WIDTH,
+                intermediate_size=64,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                bos_token_id=1,
+                eos_token_id=1,
+                pad_token_id=0,
+            )
+        )
+        vae = AutoencoderKL(
+            block_out_channels=(8, 8),
+            down_block_types=["DownEncoderBlock2D"] * 2,
+            up_block_types=["UpDecoderBlock2D"] * 2,
+            latent_channels=4,
+            norm_num_groups=2,
+            sample_size=32,
+            scaling_factor=0.7,
+        )
+        pipeline = AnimateDiffPipeline(
+            tokenizer=tokenizer,
+            text_encoder=text_encoder.eval(),
+            vae=vae.eval(),
+            unet=unet.eval(),
+            motion_adapter=motion,
+            scheduler=DDIMScheduler(
+                **{"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
+                | schedule
+            ),
+        )
+    pipeline.unet.eval()
+    return pipeline
+
+
+def frame_by_frame(code: Callable[[torch.Tensor], torch.Tensor], clips: torch.Tensor) -> torch.Tensor:
+    """`B C F H W` through what takes images."""
+    with torch.no_grad():
+        return torch.stack([code(frame) for frame in clips.unbind(2)], dim=2)
+
+
+ANIMATEDIFF = ToyFamily(
+    name="AnimateDiff",
+    build=lambda: build_animatediff(steps_offset=1),
+    settings=SETTINGS,
+    call={},
+    normalise=lambda vae, raw: raw * 0.7,
+    to_pipeline=lambda x, t: x / norm_of_path(t),
+    from_pipeline=lambda z, t: z * norm_of_path(t),
+    encode=lambda pipeline, video: frame_by_frame(lambda x: pipeline.vae.encode(x).latent_dist.mode(), video),
+    decode=lambda pipeline, raw: frame_by_frame(lambda z: pipeline.vae.decode(z).sample, raw),
+    noised=lambda scheduler, sample, eps, timesteps: scheduler.add_noise(sample, eps, timesteps),
+    last_level=0.82,
+)
+VARIANTS["AnimateDiff trailing"] = replace(
+    ANIMATEDIFF, build=lambda: build_animatediff(timestep_spacing="trailing", beta_schedule="linear"), last_level=0.96
+)
+
+FAMILIES = {
+    family.name: family for family in (COGVIDEOX, LTX, HUNYUAN, WAN_2_1, WAN_TWO_EXPERTS, WAN_TI2V, ANIMATEDIFF)
+}
 
 
 def with_image(build: Callable[[], object], pipeline: str, **parts: object) -> Callable[[], object]:

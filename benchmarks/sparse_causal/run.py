@@ -10,13 +10,14 @@ FlexAttention: it has to be asked for (`--kernels`), for want of a quick compile
 
 Every round measures all of them at every length, by turns, and a ratio is of two times of one round; the median over
 rounds is told. Time is processor time, memory the growth of the process's peak of resident memory while one call runs
-(Linux), forward and backward. The exponent is the slope of log cost over log frames over all lengths: 1 is linear, 2
-quadratic.
+(Linux with glibc), forward and backward. The exponent is the slope of log cost over log frames over all lengths: 1 is
+linear, 2 quadratic.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import dataclasses
 import json
 import statistics
@@ -101,6 +102,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 def peak_mib(call: Callable[[], object]) -> float:
     """By how much the peak of resident memory stands above what was resident before the call."""
+    ctypes.CDLL(None).malloc_trim(0)  # else the call is served from what was freed before, and nothing grows
     Path("/proc/self/clear_refs").write_text("5")  # sets the peak back
     before = _resident("VmRSS")
     call()

@@ -227,7 +227,7 @@ class VideoModel(Protocol):
     """The denoiser's linear layers that a LoRA adapts unless the recipe says otherwise."""
 
     trained_t: tuple[float, float]
-    """Where `denoiser` is the one that answers, half open: (0, 1) unless there are two experts, or levels end earlier."""
+    """Where `denoiser` answers, half open: (0, 1) unless a model has two experts or its noise levels end earlier."""
 
     @property
     def denoiser(self) -> torch.nn.Module:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from densedpo.adapters import directory
-from densedpo.adapters.layouts import cogvideox, hunyuan, ltx, wan
+from densedpo.adapters.layouts import animatediff, cogvideox, hunyuan, ltx, wan
 from densedpo.core.errors import BadInput
 from densedpo.core.files import read_object
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from densedpo.adapters.directory import Family
 
 FAMILIES: Final[dict[str, Family]] = {
-    family.pipeline: family for layout in (wan, cogvideox, ltx, hunyuan) for family in layout.FAMILIES
+    family.pipeline: family for layout in (wan, cogvideox, ltx, hunyuan, animatediff) for family in layout.FAMILIES
 }
 SHIPPED: Final = Path(__file__).parent / "tiny" / "model"
 WEIGHTS_FILE: Final = "weights.json"
@@ -63,6 +63,10 @@ def load(
             from densedpo.adapters.hunyuan import HunyuanModel
 
             return HunyuanModel(opened)
+        case "AnimateDiff":
+            from densedpo.adapters.animatediff import AnimateDiffModel
+
+            return AnimateDiffModel(opened)
         case unknown:
             raise ValueError(f"the family {unknown} is described and has no adapter")
 

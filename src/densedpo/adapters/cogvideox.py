@@ -32,6 +32,7 @@ from densedpo.adapters.layouts import cogvideox as layout
 from densedpo.adapters.loading import Opened, UnknownWords
 from densedpo.adapters.lora import load_lora, save_lora
 from densedpo.adapters.pixels import decode_scaled, encode_frames, encode_scaled, no_first_frame
+from densedpo.core.paths import noise_levels, path_norm, timestep_at
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
@@ -66,7 +67,7 @@ class CogVideoXModel:
         self.fingerprint, self.vae_fingerprint = opened.fingerprint, opened.vae_fingerprint
         self._opened, self._device, self._dtype = opened, opened.device, opened.dtype
         self._scheduler = ddim_scheduler(opened.folder)
-        self._levels = noise_levels(self._scheduler).to(self._device)
+        self._levels = noise_levels(self._scheduler.alphas_cumprod).to(self._device)
         self._rotaries: dict[tuple[int, int, int], Rotary] = {}
 
     @cached_property
@@ -159,7 +160,7 @@ class CogVideoXModel:
         """The velocity of the flow path from the transformer's v, in float32; gradients flow where they are enabled."""
         t = t.to(self._device, torch.float32)
         rows = t[:, None, None, None, None]
-        norm = ((1 - rows) ** 2 + rows**2).sqrt()
+        norm = path_norm(rows)
         z = x_t.to(self._device, torch.float32) / norm
         rotary = self._rotary(*z.shape[2:])
         channels = None if text.first is None else text.first.channels
@@ -167,22 +168,12 @@ class CogVideoXModel:
         v: Tensor = self._transformer(
             hidden_states=seen.permute(0, 2, 1, 3, 4).to(self._dtype),
             encoder_hidden_states=text.embeds.to(self._dtype),
-            timestep=self.timestep(t),
+            timestep=timestep_at(self._levels, t),
             ofs=None if self.denoiser.config.ofs_embed_dim is None else seen.new_full((1,), OFS),
             image_rotary_emb=None if rotary is None else (rotary.cos, rotary.sin),
             return_dict=False,
         )[0]
         return v.float().permute(0, 2, 1, 3, 4) / norm + (2 * rows - 1) / norm * z
-
-    def timestep(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """The model's timestep at t, from 0 to 999, interpolated between two of the levels that it was trained on.
-
-        Below the lowest level it is 0.
-        """
-        levels = self._levels
-        above = torch.searchsorted(levels, t).clamp(1, len(levels) - 1)
-        low, high = levels[above - 1], levels[above]
-        return above - 1 + ((t - low) / (high - low)).clamp(0, 1)
 
     def sigmas(self, num_steps: int) -> Float[Tensor, " step"]:
         """The noise levels of the scheduler's timesteps on the flow path, from 1 down to 0.
@@ -227,11 +218,3 @@ def ddim_scheduler(folder: Path) -> CogVideoXDDIMScheduler:
     """
     config = directory.read_json(folder / "scheduler" / "scheduler_config.json")
     return CogVideoXDDIMScheduler.from_config({**config, "_class_name": "CogVideoXDDIMScheduler"})
-
-
-def noise_levels(scheduler: CogVideoXDDIMScheduler) -> Float[Tensor, " timestep"]:
-    """t of the flow path at each training timestep, ascending; the last is 1, as the terminal SNR is 0."""
-    alpha_bar = scheduler.alphas_cumprod.double()
-    alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
-    levels: Tensor = (sigma / (alpha + sigma)).float()
-    return levels

@@ -49,8 +49,9 @@ class Footprint:
     """What a model directory says about its size.
 
     Attributes:
-        width: channels of a token in the denoiser.
-        num_tokens: of the denoiser for one clip.
+        num_tokens: of the denoiser for one clip, of a UNet at its finest.
+        largest_layer: numbers that pass the largest layer for one clip: tokens times channels.
+        all_layers: the same summed over all layers.
         lora_per_rank: parameters of a LoRA on the family's layers for each unit of its rank.
         missing: why the model cannot be loaded; None where it can.
     """
@@ -59,9 +60,9 @@ class Footprint:
     geometry: Geometry
     components: tuple[ComponentSize, ...]
     denoisers: tuple[str, ...]
-    width: int
-    num_layers: int
     num_tokens: int
+    largest_layer: int
+    all_layers: int
     lora_per_rank: int
     missing: str | None
 
@@ -89,7 +90,7 @@ class Footprint:
         return MemoryNeed(
             weights=self._weights(value_bytes, decodes=True),
             adapter=0,
-            activations=clips * self._layer_bytes(value_bytes),
+            activations=clips * _kept_bytes(self.largest_layer, value_bytes),
         )
 
     def for_training(self, *, value_bytes: int, rank: int, recomputed: bool, clips: int = 2) -> MemoryNeed:
@@ -98,17 +99,18 @@ class Footprint:
         Args:
             recomputed: whether layers keep only their inputs and compute the rest again in the backward.
         """
-        inputs = self.num_tokens * self.width * value_bytes
-        kept = self.num_layers * (inputs if recomputed else self._layer_bytes(value_bytes))
-        once_more = self._layer_bytes(value_bytes) if recomputed else 0
+        kept = self.all_layers * value_bytes if recomputed else _kept_bytes(self.all_layers, value_bytes)
+        once_more = _kept_bytes(self.largest_layer, value_bytes) if recomputed else 0
         return MemoryNeed(
             weights=self._weights(value_bytes, decodes=False),
             adapter=LORA_BYTES * rank * self.lora_per_rank,
             activations=clips * (kept + once_more),
         )
 
-    def _layer_bytes(self, value_bytes: int) -> int:
-        return self.num_tokens * self.width * LAYER_BYTES_16_BIT * value_bytes // 2
+
+def _kept_bytes(numbers: int, value_bytes: int) -> int:
+    """What the backward of layers needs, by the numbers that pass them."""
+    return numbers * LAYER_BYTES_16_BIT * value_bytes // 2
 
 
 def read_footprint(folder: Path, family: Family) -> Footprint:
@@ -129,6 +131,7 @@ def read_footprint(folder: Path, family: Family) -> Footprint:
         name: tensor_shapes(folder / name) for name in family.components(folder) if not name.startswith(WITHOUT_WEIGHTS)
     }
     config = read_json(folder / denoisers[0] / "config.json")
+    layers = (_unet_layers if "block_out_channels" in config else _layers)(config, geometry, folder)
     return Footprint(
         family=family.name,
         geometry=geometry,
@@ -137,11 +140,9 @@ def read_footprint(folder: Path, family: Family) -> Footprint:
             for name, found in shapes.items()
         ),
         denoisers=denoisers,
-        width=_number(config, "num_attention_heads", folder) * _number(config, "attention_head_dim", folder),
-        # a second kind of layers, where a family has it
-        num_layers=_number(config, "num_layers", folder)
-        + _number({"num_single_layers": 0} | config, "num_single_layers", folder),
         num_tokens=_num_tokens(config, geometry),
+        largest_layer=max(layers),
+        all_layers=sum(layers),
         lora_per_rank=_lora_per_rank(shapes[denoisers[-1]], family.lora_targets),
         missing=missing,
     )
@@ -187,6 +188,34 @@ def _num_tokens(config: Mapping[str, object], geometry: Geometry) -> int:
     in_time = patch[0] if isinstance(patch, list) else config.get("patch_size_t")
     num_in_time = num_frames // in_time if isinstance(in_time, int) else num_frames
     return num_in_time * (height // geometry.patch) * (width // geometry.patch)
+
+
+def _layers(config: Mapping[str, object], geometry: Geometry, folder: Path) -> list[int]:
+    """Tokens times channels of each layer of a transformer, a second kind of layers among them."""
+    width = _number(config, "num_attention_heads", folder) * _number(config, "attention_head_dim", folder)
+    num_layers = _number(config, "num_layers", folder)
+    num_layers += _number({"num_single_layers": 0, **config}, "num_single_layers", folder)
+    return [_num_tokens(config, geometry) * width] * num_layers
+
+
+def _unet_layers(config: Mapping[str, object], geometry: Geometry, folder: Path) -> list[int]:
+    """Cells times channels of each part of a UNet, each part counted as a layer: convolutions, places, time.
+
+    A level has `layers_per_block` blocks on the way down and one more on the way up; the middle is at the last.
+
+    Raises:
+        BadInput: the config does not say what the levels are.
+    """
+    widths, kinds = config["block_out_channels"], config.get("down_block_types")
+    if not isinstance(widths, list) or not isinstance(kinds, list) or len(widths) != len(kinds):
+        raise BadInput(f"{folder}: the denoiser's config does not say its levels by block_out_channels")
+    num_blocks = 2 * _number(config, "layers_per_block", folder) + 1
+    _, num_frames, rows, columns = geometry.latent_shape
+    layers: list[int] = []
+    for level, (width, kind) in enumerate(zip(widths, kinds, strict=True)):
+        numbers = num_frames * -(-rows >> level) * -(-columns >> level) * width
+        layers += [numbers] * (num_blocks * (3 if str(kind).startswith("CrossAttn") else 2))
+    return layers + layers[-1:] * 4  # the middle: two of convolutions, one over places, one over time
 
 
 def _number(config: Mapping[str, object], key: str, folder: Path) -> int:

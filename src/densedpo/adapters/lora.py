@@ -11,6 +11,7 @@ from diffusers.loaders import (
     CogVideoXLoraLoaderMixin,
     HunyuanVideoLoraLoaderMixin,
     LTXVideoLoraLoaderMixin,
+    StableDiffusionLoraLoaderMixin,
     WanLoraLoaderMixin,
 )
 from diffusers.models.modeling_utils import ModelMixin
@@ -29,6 +30,7 @@ Loader = (
     | type[CogVideoXLoraLoaderMixin]
     | type[LTXVideoLoraLoaderMixin]
     | type[HunyuanVideoLoraLoaderMixin]
+    | type[StableDiffusionLoraLoaderMixin]
 )
 
 
@@ -52,11 +54,14 @@ def save_lora(loader: Loader, denoiser: ModelMixin, path: Path) -> Path:
     try:
         with naming_disk_errors(file):
             file.parent.mkdir(parents=True, exist_ok=True)
+            kind = _kind(loader)
             loader.save_lora_weights(
                 file.parent,
-                transformer_lora_layers=get_peft_model_state_dict(denoiser),
                 weight_name=part.name,
-                transformer_lora_adapter_metadata=metadata,
+                **{
+                    f"{kind}_lora_layers": get_peft_model_state_dict(denoiser),
+                    f"{kind}_lora_adapter_metadata": metadata,
+                },
             )
         write_atomic(file, _in_order(part.read_bytes()))
     except SafetensorError as error:  # how it reports a disk that refuses, without the error's number
@@ -64,6 +69,11 @@ def save_lora(loader: Loader, denoiser: ModelMixin, path: Path) -> Path:
     finally:
         part.unlink(missing_ok=True)
     return file
+
+
+def _kind(loader: Loader) -> str:
+    """What the family's files call the denoiser, before the name of each layer."""
+    return "unet" if issubclass(loader, StableDiffusionLoraLoaderMixin) else "transformer"
 
 
 def _in_order(safetensors: bytes) -> bytes:
@@ -84,11 +94,14 @@ def load_lora(loader: Loader, denoiser: ModelMixin, path: Path) -> None:
     """
     file = path / ADAPTER_FILE if path.is_dir() else path
     state, metadata = _read(loader, file)
-    _check_fits(state, denoiser, file)
+    _check_fits(state, denoiser, file, kind=_kind(loader))
     if denoiser._hf_peft_config_loaded and ADAPTER_NAME in denoiser.peft_config:
         denoiser.delete_adapters(ADAPTER_NAME)
     try:
-        loader.load_lora_into_transformer(state, denoiser, adapter_name=ADAPTER_NAME, metadata=metadata)
+        if issubclass(loader, StableDiffusionLoraLoaderMixin):
+            loader.load_lora_into_unet(state, None, denoiser, adapter_name=ADAPTER_NAME, metadata=metadata)
+        else:
+            loader.load_lora_into_transformer(state, denoiser, adapter_name=ADAPTER_NAME, metadata=metadata)
     except (RuntimeError, ValueError) as error:
         line = str(error).strip().splitlines()[0]
         raise BadInput(f"{file} does not fit this model: {line}") from None
@@ -101,7 +114,7 @@ def _read(loader: Loader, file: Path) -> tuple[dict[str, torch.Tensor], dict[str
     if not file.is_file():
         raise BadInput(f"{file} is missing: no adapter to load")
     try:
-        state, metadata = loader.lora_state_dict(
+        state, *others, metadata = loader.lora_state_dict(
             str(file.parent),
             weight_name=file.name,
             use_safetensors=True,
@@ -110,12 +123,12 @@ def _read(loader: Loader, file: Path) -> tuple[dict[str, torch.Tensor], dict[str
         )
     except SafetensorError as error:
         raise BadInput(f"{file} is not a whole safetensors file: {error}") from None
-    if not state or not all("lora" in key for key in state):
+    if not state or not all("lora" in key for key in state) or any(others):  # a UNet's may bring another tool's alphas
         raise BadInput(f"{file} is not a LoRA in diffusers' format: a key without 'lora' in its name")
     return state, metadata
 
 
-def _check_fits(state: dict[str, torch.Tensor], denoiser: ModelMixin, file: Path) -> None:
+def _check_fits(state: dict[str, torch.Tensor], denoiser: ModelMixin, file: Path, *, kind: str) -> None:
     """Refuses layers that the denoiser lacks, which the loader would leave out with a warning, and other widths."""
     shapes = {
         name.replace(".base_layer.", ".").removesuffix(".weight"): tuple(parameter.shape)
@@ -123,9 +136,9 @@ def _check_fits(state: dict[str, torch.Tensor], denoiser: ModelMixin, file: Path
         if name.endswith(".weight")
     }
     for key, tensor in state.items():
-        layer, _, half = key.removeprefix("transformer.").partition(".lora_")
+        layer, _, half = key.removeprefix(f"{kind}.").partition(".lora_")
         shape = shapes.get(layer)
-        if not key.startswith("transformer.") or shape is None:
+        if not key.startswith(f"{kind}.") or shape is None:
             raise BadInput(f"{file} does not fit this model: the denoiser has no layer {layer}")
         if tensor.ndim != 2 or len(shape) != 2 or half not in ("A.weight", "B.weight"):
             continue

@@ -114,12 +114,15 @@ def read_back(
     """What a run trains and how, as the model says; the precision of products has been watched before."""
     from diffusers import ModelMixin
 
+    from densedpo.adapters.sparse_causal import sparse_causal_of
+
     recomputes = isinstance(denoiser, ModelMixin) and denoiser.is_gradient_checkpointing
     if recomputes != config.checkpoint_activations:
         raise RuntimeError(
             f"checkpoint_activations = {config.checkpoint_activations} was asked for, and is not in force"
         )
     frozen = [parameter for parameter in denoiser.parameters() if not parameter.requires_grad]
+    pattern = sparse_causal_of(denoiser)
     return InForce(
         trained=f"{config.train}, {sum(parameter.numel() for parameter in parameters.values()):,} numbers",
         trained_weights=_dtypes(parameters.values()),
@@ -127,7 +130,7 @@ def read_back(
         products=config.precision,
         recomputes_activations=recomputes,
         compiled_blocks=compiled,
-        attention=attention_of(denoiser),
+        attention=attention_of(denoiser) + ("" if pattern == "full" else f", sparse-causal by {pattern}"),
     )
 
 

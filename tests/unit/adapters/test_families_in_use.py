@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from command_line import densedpo, settings
-from densedpo.adapters import load
+from densedpo.adapters import catalogue, load
 from densedpo.core.errors import BadInput
 from densedpo.core.records import Pair, read_jsonl
 from densedpo.core.workspace import Project, init_project
@@ -43,7 +43,7 @@ def test_pairs_are_made_and_learned_from(name: str, tmp_path: Path, caplog: pyte
     add_toy_clips(project.root, model, 2)
     common = ("--project", project.root, "--model", folder)
 
-    denoisers = sorted(path.name for path in folder.glob("transformer*"))
+    denoisers = sorted(catalogue.family_of(folder).denoisers(folder))
     encoders = sorted(path.name for path in folder.glob("text_encoder*"))
     caplog.set_level(logging.DEBUG, logger="densedpo")
     caplog.clear()

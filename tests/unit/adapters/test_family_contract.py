@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from densedpo.adapters import VideoModel, catalogue, load
 from densedpo.adapters.base import TextCondition, target_scale
 from densedpo.core.errors import BadInput
-from densedpo.core.paths import noised, velocity
+from densedpo.core.paths import noised, velocity, without_signal
 from densedpo.core.seeds import noise
 from densedpo.generate.sampler import sample
 from densedpo.learn.errors import residuals
@@ -65,7 +65,9 @@ def frames_of(model: VideoModel) -> np.ndarray:
 
 
 def start_of(model: VideoModel) -> torch.Tensor:
-    return noise((len(CAPTIONS), *model.geometry.latent_shape), "contract")
+    """Where the model's sampling of four steps begins."""
+    eps = noise((len(CAPTIONS), *model.geometry.latent_shape), "contract")
+    return without_signal(eps, model.sigmas(NUM_STEPS)[:1].expand(len(CAPTIONS)))
 
 
 def ours(model: VideoModel, *, guidance_scale: float = 3.0) -> torch.Tensor:
@@ -93,7 +95,7 @@ def theirs(
 
     made = (pipeline or case.pipeline)(
         prompt=CAPTIONS,
-        latents=family.to_pipeline(start_of(model), 1.0),
+        latents=family.to_pipeline(start_of(model), levels[0]),
         num_inference_steps=NUM_STEPS,
         num_frames=geometry.num_frames,
         height=geometry.height,
@@ -145,8 +147,7 @@ def test_each_step_is_the_pipelines_own(case: Case, model: VideoModel) -> None:
 def test_decoding_is_the_pipelines_own(case: Case, model: VideoModel) -> None:
     frames = frames_of(model)
     latents = model.encode_video(frames)
-    with torch.no_grad():
-        raw = case.pipeline.vae.encode(torch.from_numpy(frames).permute(0, 4, 1, 2, 3) / 127.5 - 1).latent_dist.mode()
+    raw = case.family.encode(case.pipeline, torch.from_numpy(frames).permute(0, 4, 1, 2, 3) / 127.5 - 1)
     torch.testing.assert_close(latents, case.family.normalise(case.pipeline.vae, raw))
     expected = case.family.decode(case.pipeline, raw)
     video = case.pipeline.video_processor.postprocess_video(expected, output_type="np")[0]
@@ -182,10 +183,13 @@ def test_the_caption_and_t_matter(model: VideoModel) -> None:
 
 
 @pytest.mark.parametrize("num_steps", [4, 5])
-def test_sigmas_run_from_one_to_zero(model: VideoModel, num_steps: int) -> None:
+def test_sigmas_run_from_the_last_level_to_zero(case: Case, model: VideoModel, num_steps: int) -> None:
+    """That is 1, pure noise, or by the spacing `leading` timestep 751 of four steps at 0.80, 801 of five at 0.84."""
     sigmas = model.sigmas(num_steps)
     assert sigmas.shape == (num_steps + 1,)
-    assert (float(sigmas[0]), float(sigmas[-1])) == (1.0, 0.0)
+    assert float(sigmas[0]) == pytest.approx(case.family.last_level, abs=0.03 if case.family.last_level < 1 else 0)
+    assert float(sigmas[-1]) == 0
+    assert sigmas[0] <= model.trained_t[1] or model.trained_t[1] < sigmas[0] == 1
     assert bool((sigmas.diff() < 0).all())
 
 
@@ -301,7 +305,8 @@ def test_a_model_without_its_weights_is_refused(case: Case, tmp_path: Path) -> N
         target.write_bytes(source.read_bytes())
     with pytest.raises(BadInput, match=r"holds no \.safetensors file"):
         catalogue.find(tmp_path)
-    (tmp_path / "transformer" / "diffusion_pytorch_model.bin").write_bytes(b"")
+    denoiser = catalogue.family_of(tmp_path).denoisers(tmp_path)[0]
+    (tmp_path / denoiser / "diffusion_pytorch_model.bin").write_bytes(b"")
     with pytest.raises(BadInput, match=r"diffusion_pytorch_model\.bin is a pickle"):
         catalogue.find(tmp_path)
 
@@ -311,7 +316,7 @@ def test_a_lora_of_another_model_is_refused(case: Case, model: VideoModel, tmp_p
     add_lora(model)
     before = ours(model)
     weights = load_file(model.save_adapter(tmp_path / "own"))
-    renamed = {key.replace("transformer.", "transformer.other_", 1): tensor for key, tensor in weights.items()}
+    renamed = {key.replace(".", ".other_", 1): tensor for key, tensor in weights.items()}
     narrow = {key: tensor[:, 1:].contiguous() if "lora_A" in key else tensor for key, tensor in weights.items()}
     for wrong, words in ((renamed, "the denoiser has no layer other_"), (narrow, "does not fit this model: .* wide")):
         save_file(wrong, tmp_path / "wrong.safetensors")
@@ -324,8 +329,9 @@ def test_components_are_read_when_used_and_again_after_they_were_freed(case: Cas
     """Encoding needs no denoiser, predicting needs no encoder: what is not used is not missed."""
     copy = Path(shutil.copytree(case.folder, tmp_path / "model"))
     model = load(copy)
-    for weights in [*copy.glob("transformer*/*.safetensors")]:
-        weights.unlink()
+    for denoiser in catalogue.family_of(copy).denoisers(copy):
+        for weights in (copy / denoiser).glob("*.safetensors"):
+            weights.unlink()
     latents, text = model.encode_video(frames_of(model)), model.encode_text(CAPTIONS)
     with pytest.raises(BadInput, match="does not load"):
         model.predict(start_of(model), torch.tensor([0.5, 0.5]), text)

@@ -54,9 +54,9 @@ def test_memory_is_the_arithmetic_that_it_says() -> None:
             ComponentSize(folder="text_encoder", num_parameters=900),
         ),
         denoisers=("transformer",),
-        width=100,
-        num_layers=5,
         num_tokens=10,
+        largest_layer=1000,
+        all_layers=5000,
         lora_per_rank=7,
         missing=None,
     )  # fmt: skip
@@ -89,7 +89,7 @@ def test_an_unknown_family_is_one_clear_line(toy_model_dir: Path, tmp_path: Path
     (tmp_path / "model_index.json").write_text(json.dumps(index | {"_class_name": family}))
     done = densedpo("doctor", tmp_path)
     assert (done.code, done.err.count("\n")) == (2, 1)
-    assert f"is a {family}; the families known are WanPipeline, CogVideoXPipeline, " in done.err
+    assert f"is a {family}; the families known are WanPipeline, WanImageToVideoPipeline, " in done.err
 
 
 def test_a_damaged_header_is_named(toy_model_dir: Path, tmp_path: Path) -> None:
