@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from densedpo.adapters.base import FirstFrame, VideoModel
+    from densedpo.generate.pairs import SampledPair
 
 BASE: Final = "base"
 
@@ -149,7 +150,7 @@ def _made(plan: ArenaPlan, todo: Sequence[PlannedPair], folder: Path) -> Iterato
     """Yields each pair when it is on the disk in full."""
     import torch
 
-    from densedpo.generate.pairs import SampledPair, first_of, load_model, write_pairs
+    from densedpo.generate.pairs import first_of, load_model, with_frames, write_pairs
     from densedpo.generate.videos import beside_of
 
     models = []
@@ -165,8 +166,7 @@ def _made(plan: ArenaPlan, todo: Sequence[PlannedPair], folder: Path) -> Iterato
             batch = todo[start : start + at_once]
             given = first_of(models[0], batch)
             latents = torch.stack([_sampled(model, [each.pair for each in batch], given) for model in models], dim=1)
-            for planned, halves in zip(batch, latents, strict=True):
-                yield SampledPair(pair=planned.pair, latents=halves)
+            yield from with_frames(batch, latents, given)
 
     beside = beside_of(plan.pairs, len(todo))
     return write_pairs(models[0], sampled(), folder, beside=beside, behind=at_once)

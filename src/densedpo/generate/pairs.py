@@ -165,6 +165,15 @@ def sample_pairs(
     return latents.cpu().reshape(len(batch), 2, *latents.shape[1:])
 
 
+def with_frames(
+    batch: Sequence[PlannedPair], latents: Float[Tensor, "pair 2 c f h w"], first: FirstFrame | None
+) -> Iterator[SampledPair]:
+    """Some pairs with their latents, each with its own of the frames that they continue."""
+    for index, (planned, halves) in enumerate(zip(batch, latents, strict=True)):
+        own = None if first is None else first.rows(torch.tensor([index]))
+        yield SampledPair(pair=planned.pair, latents=halves, first=own)
+
+
 def make_pairs(
     model: VideoModel,
     todo: Sequence[PlannedPair],
@@ -183,9 +192,7 @@ def make_pairs(
         for first in range(0, len(todo), pairs_per_batch):
             batch = todo[first : first + pairs_per_batch]
             given = first_of(model, batch)
-            for index, latents in enumerate(sample_pairs(model, batch, given)):
-                own = None if given is None else given.rows(torch.tensor([index]))
-                yield SampledPair(pair=batch[index].pair, latents=latents, first=own)
+            yield from with_frames(batch, sample_pairs(model, batch, given), given)
 
     return write_pairs(model, sampled(), folder, beside=beside, behind=pairs_per_batch)
 

@@ -164,6 +164,16 @@ def continues_frame(model: str | Path) -> bool:
     return catalogue.geometry(model).num_given_frames > 0
 
 
+def require_text_to_video(model: str | Path, *, what: str) -> None:
+    """Refuses an image-to-video model where first frames are not known.
+
+    Raises:
+        BadInput: says what is not made with it.
+    """
+    if continues_frame(model):
+        raise BadInput(f"{model} continues a first frame: {what} are made with text-to-video models alone")
+
+
 def first_frames_of(project: Project, prompts: Sequence[Prompt], *, model: str | Path) -> dict[str, FrameFile]:
     """Where the first frame of each prompt's own clip is, by prompt id; nothing for a text-to-video model.
 

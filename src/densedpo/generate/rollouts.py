@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from densedpo.adapters import catalogue
-from densedpo.core.errors import BadInput
 from densedpo.generate.plan import (
     PairPlan,
     PairRequest,
     PlannedPair,
-    continues_frame,
     draw_eta,
     eta_range,
     latents_of_clips,
     pair_of,
     request_for,
+    require_text_to_video,
 )
 
 if TYPE_CHECKING:
@@ -80,10 +79,7 @@ def plan_rollouts(
         BadInput: no such model or an image-to-video one, an empty range of eta; for guided rollouts a prompt without a
             clip of this model's.
     """
-    if continues_frame(settings.model):
-        raise BadInput(
-            f"{settings.model} continues a first frame: online rounds are of text-to-video models; use `learn offline`"
-        )
+    require_text_to_video(settings.model, what="online rounds")
     request = request_for(
         settings.kind,
         settings.model,

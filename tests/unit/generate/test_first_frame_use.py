@@ -131,6 +131,13 @@ def test_pairs_of_a_model_that_was_given_nothing_do_not_fit(labelled: tuple[Path
         read_pairs(project.pairs("g"), project.preferences("p"), text_only, model.fingerprint)
 
 
+def test_what_knows_no_first_frame_is_refused(labelled: tuple[Path, Project, VideoModel]) -> None:
+    folder, project, _ = labelled
+    done = densedpo("generate", "corrupted", "c", "--project", project.root, "--model", folder)
+    assert done.code == 2
+    assert "continues a first frame: corrupted pairs are made with text-to-video models alone" in done.err
+
+
 def test_a_pair_without_its_frame_is_refused(labelled: tuple[Path, Project, VideoModel], tmp_path: Path) -> None:
     _, project, model = labelled
     (pair,) = read_pairs(project.pairs("g"), project.preferences("p"), model.geometry, model.fingerprint)

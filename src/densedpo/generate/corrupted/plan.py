@@ -23,6 +23,7 @@ from densedpo.generate.plan import (
     latents_of_clips,
     pair_of,
     request_for,
+    require_text_to_video,
     select_prompts,
 )
 
@@ -49,9 +50,10 @@ def plan_corrupted(project: Project, name: str, *, model: str | Path, config: Co
     """The plan for `config.num_pairs` pairs of a real clip and its corrupted copy.
 
     Raises:
-        BadInput: no such model, no clips in these splits, clips of another size or without latents for this model, or
-            clips too short to shuffle.
+        BadInput: no such model or an image-to-video one, no clips in these splits, clips of another size or without
+            latents for this model, or clips too short to shuffle.
     """
+    require_text_to_video(model, what="corrupted pairs")
     prompts = select_prompts(project, config.splits, seed=config.seed, allow_clipless=False)
     latents = latents_of_clips(project, prompts, model=model)
     low, high = eta_range(model, config.eta_min, config.eta_max)
