@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from command_line import densedpo
 from densedpo.core.media import read_mp4
 from densedpo.core.records import Clip, Prompt, read_jsonl
 from densedpo.data.journal import Skipped
@@ -41,18 +42,13 @@ def captioned(real_videos: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def densedpo(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "densedpo.cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
-
-
 def test_real_videos_become_clips_with_latents(captioned: Path, project: Path, toy_model_dir_64: Path) -> None:
     """The bunny and both car phones hold 33 frames at 8 fps in one shot; no shot of the bikes does."""
     add = ("data", "add", captioned, "--project", project, "--model", toy_model_dir_64)
     done = densedpo(*add)
-    assert done.returncode == 0, done.stderr
-    assert "3 clips of 6 sources" in done.stdout
-    assert "latents: 3 encoded" in done.stdout
+    assert done.code == 0, done.err
+    assert "3 clips of 6 sources" in done.out
+    assert "latents: 3 encoded" in done.out
     clips = read_jsonl(project / "clips" / "clips.jsonl", Clip)
     assert [clip.id for clip in clips] == ["bigbuckbunny-000", "carphone_distorted-000", "carphone_pristine-000"]
     frames = {}
@@ -71,8 +67,8 @@ def test_real_videos_become_clips_with_latents(captioned: Path, project: Path, t
     assert {skip.id: skip.kind for skip in skipped if skip.id != "bikes"} == {"text": "broken", "truncated": "broken"}
 
     again = densedpo(*add)
-    assert again.returncode == 0, again.stderr
-    assert "latents: 0 encoded, 3 in the cache" in again.stdout
+    assert again.code == 0, again.err
+    assert "latents: 0 encoded, 3 in the cache" in again.out
 
 
 def read_jsonl_rows(path: Path) -> list[Skipped]:
@@ -94,9 +90,9 @@ def test_bad_input_is_one_line_and_exit_code_2(project: Path, tmp_path: Path, to
         ("world", ("--set", "worlds.seed=1"), "worlds"),
     ):
         done = densedpo("data", "add", source, "--project", project, "--model", toy_model_dir, *options)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert named in done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1
+        assert (done.code, done.out) == (2, "")
+        assert named in done.err
+        assert len(done.err.strip().splitlines()) == 1
     assert not (project / "clips" / "clips.jsonl").exists()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from command_line import densedpo
 from densedpo.adapters import load
 from densedpo.core.records import Pair, read_jsonl
 from toy import add_toy_clips
@@ -22,7 +23,8 @@ finally:
 """
 
 
-def densedpo(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def densedpo_and_torch(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """A process of its own, whose last word is whether it has imported torch."""
     command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=900)
 
@@ -36,13 +38,13 @@ def filled(project: Path, toy_model_dir: Path) -> Path:
 def test_pairs_from_the_command_line(filled: Path, toy_model_dir: Path) -> None:
     common = ("g", "--project", filled, "--model", toy_model_dir, "--set", "num_pairs=2", "--set", "num_steps=2")
     dry = densedpo("generate", "guided", *common, "--dry-run")
-    assert dry.returncode == 0, dry.stderr
-    assert "2 pairs to make (0 are there)" in dry.stdout
+    assert dry.code == 0, dry.err
+    assert "2 pairs to make (0 are there)" in dry.out
     assert not (filled / "pairs").exists()
     done = densedpo("generate", "guided", *common)
-    assert done.returncode == 0, done.stderr
-    assert "generating pairs: 2" in done.stderr
-    assert "2 pairs made, 2 in pairs/g" in done.stdout
+    assert done.code == 0, done.err
+    assert "generating pairs: 2" in done.err
+    assert "2 pairs made, 2 in pairs/g" in done.out
     assert len(read_jsonl(filled / "pairs" / "g" / "pairs.jsonl", Pair)) == 2
 
 
@@ -60,7 +62,7 @@ def test_bad_input_is_one_line_and_needs_no_torch(
     filled: Path, toy_model_dir: Path, arguments: list[str], words: str
 ) -> None:
     model = [] if "--model" in arguments else ["--model", toy_model_dir]
-    done = densedpo("generate", "guided", "g", "--project", filled, *model, *arguments)
+    done = densedpo_and_torch("generate", "guided", "g", "--project", filled, *model, *arguments)
     assert done.returncode == 2
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
@@ -69,8 +71,8 @@ def test_bad_input_is_one_line_and_needs_no_torch(
 
 
 def test_an_unfit_name_or_a_missing_project_is_refused(filled: Path, toy_model_dir: Path, tmp_path: Path) -> None:
-    named = densedpo("generate", "guided", "../out", "--project", filled, "--model", toy_model_dir)
+    named = densedpo_and_torch("generate", "guided", "../out", "--project", filled, "--model", toy_model_dir)
     assert (named.returncode, named.stdout.strip()) == (2, "NO TORCH")
     assert "'../out' cannot name an artefact" in named.stderr
-    nowhere = densedpo("generate", "independent", "g", "--project", tmp_path, "--model", toy_model_dir)
+    nowhere = densedpo_and_torch("generate", "independent", "g", "--project", tmp_path, "--model", toy_model_dir)
     assert (nowhere.returncode, nowhere.stdout.strip()) == (2, "NO TORCH")
