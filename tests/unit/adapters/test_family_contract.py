@@ -121,7 +121,8 @@ def test_sampling_from_noise_is_the_pipelines_own(case: Case, model: VideoModel,
 def test_sampling_a_variant_is_the_pipelines_own(name: str, tmp_path: Path) -> None:
     folder = VARIANTS[name].save(tmp_path)
     case, model = Case(family=VARIANTS[name], folder=folder, pipeline=open_pipeline(folder)), load(folder)
-    torch.testing.assert_close(ours(model), theirs(case, model)[-1], atol=1e-4, rtol=0)
+    # random weights on eps give latents of some hundreds, so that a float's last bits show
+    torch.testing.assert_close(ours(model), theirs(case, model)[-1], atol=1e-4, rtol=1e-5)
 
 
 def test_each_step_is_the_pipelines_own(case: Case, model: VideoModel) -> None:

@@ -10,6 +10,7 @@ import torch
 from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 
 from densedpo.adapters import VideoModel, load
+from densedpo.adapters.sparse_causal import use_sparse_causal
 from densedpo.core import seeds
 from densedpo.core.errors import BadInput
 from densedpo.core.workspace import Project
@@ -111,6 +112,14 @@ def test_what_is_in_force_is_read_from_the_model(toy_model_dir: Path):
         watching_products(model.denoiser, LearnConfig()),
     ):
         predicted(model)
+
+
+def test_sparse_causal_attention_is_told_beside_the_kernel(toy_model_dir: Path):
+    model = load(toy_model_dir)
+    parameters = attach_lora(model, LearnConfig(lora_rank=2))
+    use_sparse_causal(model.denoiser, num_frames=model.geometry.num_latent_frames, kernel="masked")
+    found = read_back(model.denoiser, parameters, LearnConfig(), compiled=0)
+    assert found.attention == "default, sparse-causal by masked"
 
 
 def test_a_run_says_what_was_in_force(labelled: Project, toy_model_dir: Path):

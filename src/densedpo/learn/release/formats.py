@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from densedpo.core.workspace import Project
 
 ReleaseFormat = Literal["diffusers", "peft", "comfyui", "merged"]
-_DENOISER: Final = "transformer."
 _USAGE: Final = {
     "diffusers": "In diffusers: `pipeline.load_lora_weights(FOLDER)` on the base model's pipeline.",
     "peft": "With PEFT: `PeftModel.from_pretrained(pipeline.transformer, FOLDER)`.",
@@ -74,14 +73,13 @@ def release(project: Project, name: str, format_: ReleaseFormat) -> Path:
 
 
 def _layers(run: Path) -> dict[str, tuple[Tensor, Tensor]]:
-    """The down and up matrices (A, B) of each adapted layer, by its name in the denoiser."""
+    """The down and up matrices (A, B) of each adapted layer, by its name in the denoiser, which the file puts first."""
     from safetensors.torch import load_file
 
     tensors = load_file(run / ADAPTER_FILE)
     names = sorted(key.removesuffix(".lora_A.weight") for key in tensors if key.endswith(".lora_A.weight"))
     return {
-        name.removeprefix(_DENOISER): (tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"])
-        for name in names
+        name.partition(".")[2]: (tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"]) for name in names
     }
 
 
