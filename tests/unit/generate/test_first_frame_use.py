@@ -20,7 +20,7 @@ from densedpo.core.workspace import Project, init_project
 from densedpo.learn.config import LearnConfig
 from densedpo.learn.errors import clip_errors, frame_errors, residuals
 from densedpo.learn.feed.batch import ClipBatch, Draws, Source
-from densedpo.learn.feed.inputs import read_pairs
+from densedpo.learn.feed.inputs import read_clips, read_pairs
 from densedpo.learn.feed.order import TimeDensity, Visit
 from toy import add_lora, add_toy_clips, toy_frames, toy_scene
 from toy_families import IMAGE_FAMILIES
@@ -50,7 +50,8 @@ def run(*words: str | Path) -> None:
 
 
 # held in x_t; and beside it with an image encoder
-@pytest.mark.parametrize("name", ["LTX image", pytest.param("Wan 2.1 image", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["LTX image", "Wan 2.1 image"])
 def test_pairs_are_made_judged_learned_from_and_measured(name: str, tmp_path: Path) -> None:
     folder = IMAGE_FAMILIES[name].save(tmp_path / "model")
     project, model = project_of(folder, tmp_path / "project")
@@ -146,6 +147,16 @@ def test_a_pair_without_its_frame_is_refused(labelled: tuple[Path, Project, Vide
     draws = Draws(noise_seed=0, count=1, density=TimeDensity.of(LearnConfig()))
     with pytest.raises(BadInput, match="does not hold the first frame that this model continues"):
         Source(model).pairs([replace(pair, latents=bare)], [Visit(index=0, draw=0)], draws)
+
+
+def test_a_real_clip_continues_its_own_frame(labelled: tuple[Path, Project, VideoModel]) -> None:
+    _, project, model = labelled
+    clips = read_clips(project.clips, model.vae_fingerprint)
+    draws = Draws(noise_seed=0, count="fresh", density=TimeDensity.of(LearnConfig()))
+    batch = Source(model).clips(clips, [Visit(index=1, draw=0), Visit(index=0, draw=0)], draws)
+    frames = np.stack([read_mp4(clips[index].frame.video, pixel_scale=2)[0][0] for index in (1, 0)])
+    assert batch.text.first is not None
+    torch.testing.assert_close(batch.text.first.held, model.encode_first(frames).held)
 
 
 def test_a_given_frame_has_no_error_and_its_noise_reaches_no_other(labelled: tuple[Path, Project, VideoModel]) -> None:
