@@ -1,12 +1,10 @@
-"""The committed recipe for the shipped reward: about half an hour on one core.
+"""The committed recipe for the shipped reward: about a quarter of an hour on one core.
 
     python -m densedpo.judge.reward.train --out build/reward
 
-It ranks faults of clean clips: of the same clip and the same kind of fault, the stronger one scores lower; what is
-equally good scores equally. Half of the faults are synthetic, half are the shipped model's own in clips that it made
-again from part way (`regenerate`), which is the first thing that the recipe does. Interrupted, it goes on from the last
-state. At the end it measures by how much the scores of equally good segments differ, which is the margin below which
-two clips tie.
+It ranks synthetic faults of clean clips: of the same clip and the same kind of fault, the stronger one scores lower;
+what is equally good scores equally. Interrupted, it goes on from the last state. At the end it measures by how much the
+scores of equally good segments differ, which is the margin below which two clips tie.
 """
 
 from __future__ import annotations
@@ -27,15 +25,12 @@ from densedpo.core.seeds import derive_seed, generator, seeded_init
 from densedpo.judge.reward.clean import Frames, Source, clean_clip
 from densedpo.judge.reward.degrade import KINDS, degrade
 from densedpo.judge.reward.network import QualityNetwork, TrainedReward, save_reward
-from densedpo.judge.reward.regenerate import NUM_CLIPS, Clips, regenerated
 from densedpo.judge.reward.windows import as_input
 from densedpo.world.render import NUM_FRAMES as WORLD_FRAMES
 from densedpo.world.render import render
 from densedpo.world.scene import draw_scene
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from jaxtyping import Float
     from torch import Tensor
 
@@ -62,22 +57,9 @@ class Group:
     equals_clean: bool
 
 
-def training_group(step: int, index: int, made_again: Clips) -> Group:
-    """The group that a step sees at a place: synthetic faults of each kind in turn, then clips made again, in turn."""
+def training_group(step: int, index: int) -> Group:
+    """The group that a step sees at a place; the kinds of fault take turns."""
     rng = generator("reward", step, index)
-    return _made_again(made_again, rng) if index % 2 else _degraded(step, index, rng)
-
-
-def _made_again(clips: Clips, rng: np.random.Generator) -> Group:
-    """A second of a clip that the model made again from two noise levels."""
-    copies = clips[int(rng.integers(len(clips)))]
-    start = int(rng.integers(copies.shape[1] - NUM_FRAMES + 1))
-    look = another_look(rng)
-    clean, weak, strong = (look(copy[start : start + NUM_FRAMES]) for copy in copies)
-    return Group(clean=clean, weak=weak, strong=strong, equal=seen_otherwise(clean, rng), equals_clean=True)
-
-
-def _degraded(step: int, index: int, rng: np.random.Generator) -> Group:
     source: Source = "world" if rng.random() < 0.5 else "textured"
     kind = KINDS[(step * NUM_GROUPS + index) % len(KINDS)]
     clean = clean_clip(source, rng, NUM_FRAMES)
@@ -94,19 +76,13 @@ def _degraded(step: int, index: int, rng: np.random.Generator) -> Group:
 
 def seen_otherwise(clip: Frames, rng: np.random.Generator) -> Frames:
     """A clip of the same quality: mirrored, with its colours exchanged, and forwards or backwards in time."""
-    return another_look(rng)(clip)
-
-
-def another_look(rng: np.random.Generator) -> Callable[[Frames], Frames]:
-    """One such change, drawn once, so that several clips can be changed alike."""
-    ways = tuple(-1 if rng.random() < 0.5 else 1 for _ in range(3))
-    colours = rng.permutation(3)
-
-    def look(clip: Frames) -> Frames:
-        time, up, across = ways
-        return np.ascontiguousarray(clip[::time, ::up, ::across][..., colours])
-
-    return look
+    if rng.random() < 0.5:
+        clip = clip[:, :, ::-1]
+    if rng.random() < 0.5:
+        clip = clip[:, ::-1]
+    if rng.random() < 0.5:
+        clip = clip[::-1]
+    return np.ascontiguousarray(clip[..., rng.permutation(3)])
 
 
 def ranking_loss(
@@ -158,11 +134,10 @@ def is_hidden(name: str, parameter: torch.nn.Parameter) -> bool:
     return parameter.ndim > 1 and not name.startswith(("frame.0.", "score."))
 
 
-def train(out: Path, num_steps: int = NUM_STEPS, *, num_clips: int = NUM_CLIPS, stop_after: int | None = None) -> None:
+def train(out: Path, num_steps: int = NUM_STEPS, *, stop_after: int | None = None) -> None:
     """Runs the recipe into `out/reward.safetensors`, resuming from `out/state.safetensors`.
 
     Args:
-        num_clips: that the model makes again, twice each.
         stop_after: leave after this step, as a cut run would; the schedule stays that of `num_steps`.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -171,10 +146,9 @@ def train(out: Path, num_steps: int = NUM_STEPS, *, num_clips: int = NUM_CLIPS, 
     descent = Descent(network, hidden=is_hidden, schedule=schedule)
     tensors, first = load_state(out / "state.safetensors")
     descent.restore(tensors)
-    made_again = regenerated(out / "clips", num_clips)
     started, right = time.monotonic(), []
     for step in range(first, num_steps):
-        groups = [training_group(step, index, made_again) for index in range(NUM_GROUPS)]
+        groups = [training_group(step, index) for index in range(NUM_GROUPS)]
         clips = np.stack([clip for g in groups for clip in (g.clean, g.weak, g.strong, g.equal)])
         clean, weak, strong, equal = network(as_input(clips)).reshape(NUM_GROUPS, 4).unbind(1)
         equals_clean = torch.tensor([group.equals_clean for group in groups])
