@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 from densedpo.adapters import directory
 from densedpo.adapters.layouts import animatediff, cogvideox, hunyuan, ltx, wan
 from densedpo.core.errors import BadInput
-from densedpo.core.files import read_object
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +20,6 @@ FAMILIES: Final[dict[str, Family]] = {
     family.pipeline: family for layout in (wan, cogvideox, ltx, hunyuan, animatediff) for family in layout.FAMILIES
 }
 SHIPPED: Final = Path(__file__).parent / "tiny" / "model"
-WEIGHTS_FILE: Final = "weights.json"
 
 
 def load(
@@ -69,34 +67,6 @@ def load(
             return AnimateDiffModel(opened)
         case unknown:
             raise ValueError(f"the family {unknown} is described and has no adapter")
-
-
-def load_trained(model: VideoModel, path: Path) -> None:
-    """Puts on a model what a run has left.
-
-    Args:
-        path: a LoRA, or the `weights.json` that lists the files of a whole denoiser beside it.
-
-    Raises:
-        BadInput: the files are not there, are damaged, or are another model's.
-    """
-    if path.name != WEIGHTS_FILE:
-        model.load_adapter(path)
-        return
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    own = model.denoiser.state_dict()
-    names = [str(name) for name in read_object(path) if str(name).endswith(".safetensors")]
-    state: dict[str, torch.Tensor] = {}
-    for name in names:
-        try:
-            state |= load_file(path.parent / name)
-        except (FileNotFoundError, SafetensorError) as error:
-            raise BadInput(f"{path.parent / name} does not load: {error}") from None
-    if {key: tensor.shape for key, tensor in state.items()} != {key: tensor.shape for key, tensor in own.items()}:
-        raise BadInput(f"{path}: these weights are not of this model")
-    model.denoiser.load_state_dict(state)
 
 
 def geometry(name: str | Path) -> Geometry:

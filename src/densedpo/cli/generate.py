@@ -1,4 +1,4 @@
-"""`densedpo generate independent | guided | corrupted | arena | calibrate`: pairs of clips to be judged."""
+"""`densedpo generate`: pairs of clips to be judged, first frames for them, and how they start."""
 
 from __future__ import annotations
 
@@ -58,6 +58,29 @@ def guided(
 
     loaded = load_config(GuidedConfig, config, settings)
     _generate(plan_guided(find_project(project), name, model=model, config=loaded), dry_run=dry_run)
+
+
+@app.command("first-frames")
+def first_frames(
+    name: Annotated[str, typer.Argument(help="Name of the set of frames: pairs/NAME.")],
+    model: ModelOption = "tiny",
+    project: ProjectOption = None,
+    config: ConfigOption = None,
+    settings: SetOption = [],
+) -> None:
+    """Draw first frames from prompts by a text-to-image model, in the size of the video model that continues them."""
+    from densedpo.core.config import load_config
+    from densedpo.core.workspace import find_project
+    from densedpo.generate.config import FirstFramesConfig
+    from densedpo.generate.drawn import draw_first_frames, plan_first_frames
+
+    loaded = load_config(FirstFramesConfig, config, settings)
+    plan = plan_first_frames(find_project(project), name, model=model, config=loaded)
+    num_drawn = draw_first_frames(plan)
+    typer.echo(
+        f"{num_drawn} frames drawn, {len(plan.frames)} in pairs/{name}; next: densedpo generate independent PAIRS "
+        f"--set first_frames={name}"
+    )
 
 
 app.command()(corrupted)

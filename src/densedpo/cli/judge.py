@@ -105,6 +105,33 @@ def export(
         typer.echo(f"probe of {verdict.annotator} against {verdict.truth}: {said}")
 
 
+@app.command()
+def scored(
+    name: Annotated[str, typer.Argument(help="Name of the new set of pairs: pairs/NAME.")],
+    pairs: Annotated[str, typer.Option("--pairs", help="Pairs whose clips were scored one by one.")],
+    project: ProjectOption = None,
+    set_: SetOption = [],
+    allow_stale: AllowStaleOption = False,
+) -> None:
+    """Pair clips that people scored one by one: each of a prompt's with each, or the best with the worst."""
+    from densedpo.core.config import load_config
+    from densedpo.core.workspace import find_project
+    from densedpo.judge.pairset import PairSet
+    from densedpo.judge.studies.scored import ScoredConfig, pair_scored
+
+    settings = load_config(ScoredConfig, None, set_)
+    found = find_project(project)
+    with open_labels(found, create=False) as store:
+        made = pair_scored(found, name, source=pairs, store=store, config=settings, allow_stale=allow_stale)
+    pair = next(iter(PairSet.read(found.pairs(name))))
+    typer.echo(f"{made.num_pairs} pairs of {made.num_clips} clips in pairs/{name}, {made.num_ties} answers are ties")
+    if made.num_alike:
+        typer.echo(f"{made.num_alike} prompts have no best and worst: all their clips were scored alike")
+    typer.echo(
+        f"next: densedpo judge export {name} --pairs {name} --set segment_seconds={pair.num_frames / pair.fps:g}"
+    )
+
+
 @app.command("import")
 def import_(
     file: Annotated[

@@ -1,4 +1,4 @@
-"""`densedpo learn`: preferences over pairs to an adapter, and the adapter in the formats of others."""
+"""`densedpo learn`: preferences over pairs to an adapter or weights, and these in the formats of others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from densedpo.cli.online import online
 from densedpo.cli.options import AllowStaleOption, ConfigOption, DryRunOption, ModelOption, ProjectOption, SetOption
 
 app = typer.Typer(no_args_is_help=True, help="Train an adapter from preferences.")
@@ -20,8 +19,8 @@ def learn() -> None:
 @app.command()
 def offline(
     name: Annotated[str, typer.Argument(help="Name of the run: runs/NAME.")],
-    pairs: Annotated[str, typer.Option("--pairs", help="Name of the set of pairs.")],
-    preferences: Annotated[str, typer.Option("--preferences", help="Name of the set of preferences.")],
+    pairs: Annotated[str | None, typer.Option("--pairs", help="Name of the set of pairs; sft can go without.")] = None,
+    preferences: Annotated[str | None, typer.Option("--preferences", help="Name of the set of preferences.")] = None,
     model: ModelOption = "tiny",
     project: ProjectOption = None,
     config: ConfigOption = None,
@@ -30,6 +29,7 @@ def offline(
     dry_run: DryRunOption = False,
 ) -> None:
     """Train on labelled pairs, or on the real clips with objective = 'sft'; goes on where it was cut."""
+    from densedpo.adapters.trained import trained_file
     from densedpo.core.config import load_config
     from densedpo.core.workspace import find_project
     from densedpo.learn.config import LearnConfig
@@ -37,15 +37,18 @@ def offline(
 
     settings = load_config(LearnConfig, config, set_)
     found = find_project(project)
-    named = {"pairs": pairs, "preferences": preferences, "model": model}
     if dry_run:
-        inputs = read_inputs(found, name, **named, config=settings, allow_stale=allow_stale)
+        inputs = read_inputs(
+            found, name, pairs=pairs, preferences=preferences, model=model, config=settings, allow_stale=allow_stale
+        )
         from densedpo.learn.estimate import estimate_run
 
         typer.echo(str(estimate_run(inputs)))
         return
-    folder = learn_offline(found, name, **named, config=settings, allow_stale=allow_stale)
-    left = "transformer/" if settings.train == "full" else "adapter.safetensors"
+    folder = learn_offline(
+        found, name, pairs=pairs, preferences=preferences, model=model, config=settings, allow_stale=allow_stale
+    )
+    left = trained_file(folder).name
     typer.echo(f"{found.relative(folder)}/{left}; next: densedpo measure run {name} --run {name}")
 
 
@@ -71,4 +74,73 @@ def export(
     typer.echo(found.relative(release(found, name, chosen[0])))
 
 
-app.command()(online)
+@app.command()
+def online(
+    name: Annotated[str, typer.Argument(help="Name of the run: runs/NAME.")],
+    model: ModelOption = "tiny",
+    project: ProjectOption = None,
+    config: ConfigOption = None,
+    set_: SetOption = [],
+    allow_stale: AllowStaleOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Train a LoRA on pairs that it makes itself and a reward judges, round by round; goes on where it was cut."""
+    from densedpo.core.config import load_config
+    from densedpo.core.workspace import find_project
+    from densedpo.learn.online.config import OnlineConfig
+    from densedpo.learn.online.run import learn_online, read_online_inputs
+
+    settings = load_config(OnlineConfig, config, set_)
+    found = find_project(project)
+    if dry_run:
+        inputs = read_online_inputs(found, name, model=model, config=settings, allow_stale=allow_stale)
+        from densedpo.learn.online.estimate import estimate_online
+
+        typer.echo(str(estimate_online(inputs)))
+        return
+    folder = learn_online(found, name, model=model, config=settings, allow_stale=allow_stale)
+    typer.echo(f"{found.relative(folder)}/adapter.safetensors; next: densedpo measure run {name} --run {name}")
+
+
+@app.command()
+def stages(
+    name: Annotated[str, typer.Argument(help="Name of the runs: runs/NAME-1 and runs/NAME-2.")],
+    pairs: Annotated[str | None, typer.Option("--pairs", help="Pairs for the second stage, made with NAME-1.")] = None,
+    preferences: Annotated[str | None, typer.Option("--preferences", help="Name of the set of preferences.")] = None,
+    model: ModelOption = "tiny",
+    project: ProjectOption = None,
+    config: ConfigOption = None,
+    set_: SetOption = [],
+    allow_stale: AllowStaleOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Train weights on the real clips, then a second run on preferences over pairs that they made."""
+    from densedpo.core.config import load_config
+    from densedpo.core.workspace import find_project
+    from densedpo.learn.stages import Stages, StagesConfig, learn_stages, stage_inputs
+
+    asked = Stages(
+        project=find_project(project),
+        name=name,
+        model=model,
+        config=load_config(StagesConfig, config, set_),
+        pairs=pairs,
+        preferences=preferences,
+        allow_stale=allow_stale,
+    )
+    if dry_run:
+        inputs = stage_inputs(asked)
+        from densedpo.learn.estimate import estimate_run
+
+        for each in inputs:
+            typer.echo(f"{each.name}: {estimate_run(each)}")
+        return
+    folder = learn_stages(asked)
+    if folder.name == asked.second:
+        typer.echo(f"{asked.project.relative(folder)}; next: densedpo measure run {name} --run {folder.name}")
+    else:
+        typer.echo(
+            f"{asked.project.relative(folder)}; next: make pairs by `densedpo generate independent PAIRS --set "
+            f"start_from={folder.name}`, judge and export them, and give them to the same command by --pairs and "
+            "--preferences"
+        )

@@ -47,8 +47,8 @@ STAGES: Final = {"clips": "data", "pairs": "generate", "preferences": "judge", "
 # the files of a folder that decide what it holds; videos and latents follow from them
 _DECISIVE: Final = {
     "clips": ("clips.jsonl", "prompts.jsonl"),
-    "pairs": ("pairs.jsonl",),
-    "runs": ("config.toml", "adapter.safetensors", "weights.json"),
+    "pairs": ("pairs.jsonl", "frames.jsonl"),
+    "runs": ("config.toml", "adapter.safetensors", "weights.json", "base.json"),
     "reports": ("report.json",),
 }
 

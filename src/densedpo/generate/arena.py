@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from densedpo.adapters import catalogue
+from densedpo.adapters.trained import fingerprint_with, load_trained, trained_by
 from densedpo.core.errors import BadInput
-from densedpo.core.provenance import sha256_file, sha256_json
+from densedpo.core.provenance import sha256_json
 from densedpo.core.records import Pair, Prompt
-from densedpo.core.workspace import Project, require_fresh
+from densedpo.core.workspace import Project
 from densedpo.generate.config import ArenaConfig
 from densedpo.generate.plan import (
     PairPlan,
@@ -41,7 +42,7 @@ BASE: Final = "base"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contestant:
-    """A model: the base, or the base with the adapter of a run. `name` is what the settings call it."""
+    """A model: the base, or the base with what a run has left. `name` is what the settings call it."""
 
     name: str
     model: Path
@@ -50,8 +51,7 @@ class Contestant:
     @property
     def fingerprint(self) -> str:
         """Identity of what makes its clips."""
-        base = catalogue.fingerprint(self.model)
-        return base if self.adapter is None else sha256_json([base, sha256_file(self.adapter)])
+        return fingerprint_with(catalogue.fingerprint(self.model), self.adapter)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,11 +72,7 @@ def contestant(project: Project, name: str, *, model: str | Path) -> Contestant:
     folder = catalogue.find(model)
     if name == BASE:
         return Contestant(name=name, model=folder, adapter=None)
-    require_fresh(project.run(name), project)
-    adapter = project.run(name) / "adapter.safetensors"
-    if not adapter.is_file():
-        raise BadInput(f"{project.relative(adapter)} is missing; finish the run by `densedpo learn offline {name}`")
-    return Contestant(name=name, model=folder, adapter=adapter)
+    return Contestant(name=name, model=folder, adapter=trained_by(project, name, model=model))
 
 
 def plan_arena(
@@ -157,7 +153,7 @@ def _made(plan: ArenaPlan, todo: Sequence[PlannedPair], folder: Path) -> Iterato
     for each in (plan.first, plan.second):  # both at once: one adapter cannot be taken off again
         models.append(load_model(plan.pairs, captions=plan.pairs.project.captions))
         if each.adapter is not None:
-            models[-1].load_adapter(each.adapter)
+            load_trained(models[-1], each.adapter)
     models[0].encode_ahead(["", *(planned.pair.caption for planned in todo)])
     at_once = plan.pairs.pairs_per_batch
 

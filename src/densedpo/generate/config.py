@@ -36,8 +36,47 @@ class PairConfig(Config):
     """Who writes videos: a process apart, while the next are denoised; auto: where a GPU or idle processors are."""
 
 
-class IndependentConfig(PairConfig):
+class MadeConfig(PairConfig):
+    """Pairs whose clips are both made by one model."""
+
+    start_from: str | None = None
+    """A finished run, with whose weights or adapter the model makes the pairs; the base model if not given."""
+    match_colours: bool = False
+    """Match the histogram of each frame's channels to the clip's first; in the videos only, latents stay as made."""
+
+
+class IndependentConfig(MadeConfig):
     """Pairs from two independent noises."""
+
+    first_frames: str | None = None
+    """A set of `generate first-frames` that the clips continue, image-to-video only; by default the prompts' clips."""
+
+
+class FirstFramesConfig(Config):
+    """First frames drawn from prompts by a text-to-image model."""
+
+    image_model: str = ""
+    """Folder of a Stable Diffusion XL model in diffusers' format, safetensors only; must be given."""
+    image_unet: str = ""
+    """Folder with a UNet that replaces the model's, such as one that was tuned by DPO."""
+    num_prompts: Annotated[int, Field(ge=1)] = 100
+    """Prompts that get frames, at most."""
+    frames_per_prompt: Annotated[int, Field(ge=1)] = 1
+    """Frames of each; the repetitions of a prompt's pairs take turns."""
+    scale: Annotated[int, Field(ge=1)] = 1
+    """Images are drawn so many times as high and wide as the clips and averaged down: such models want 1024 pixels."""
+    num_steps: Annotated[int, Field(ge=1)] = 50
+    """Sampler steps."""
+    guidance_scale: Annotated[float, Field(ge=0)] = 5.0
+    """Of classifier-free guidance."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the noise and of the order of the prompts."""
+    splits: tuple[Split, ...] = Field(("train", "validation"), min_length=1)
+    """Whose prompts are used."""
+    device: str = "cpu"
+    """Where the model runs."""
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Of its weights."""
 
 
 class ArenaConfig(PairConfig):
@@ -47,7 +86,7 @@ class ArenaConfig(PairConfig):
     """Whose prompts are used."""
 
 
-class GuidedConfig(PairConfig):
+class GuidedConfig(MadeConfig):
     """Pairs from one real clip, noised twice to the same eta, drawn once per prompt from [eta_min, eta_max]."""
 
     eta_min: Eta | None = None

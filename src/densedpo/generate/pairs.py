@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save
 
 from densedpo.adapters import load
+from densedpo.adapters.trained import load_trained
 from densedpo.core.errors import BadInput
 from densedpo.core.progress import track
 from densedpo.core.workspace import stamp_path, write_atomic, write_stamp, writing
@@ -61,7 +62,7 @@ def generate_pairs(plan: PairPlan) -> int:
         model.encode_ahead(["", *(planned.pair.caption for planned in todo)])
         return make_pairs(model, todo, folder, plan.pairs_per_batch, beside=beside_of(plan, len(todo)))
 
-    return fill(plan, made, inputs=[plan.project.clips])
+    return fill(plan, made, inputs=[plan.project.clips, *plan.above])
 
 
 def fill(
@@ -101,13 +102,16 @@ def end_filling(plan: PairPlan, *, inputs: Sequence[Path]) -> None:
 
 
 def load_model(plan: PairPlan, *, captions: Path | None = None) -> VideoModel:
-    """The plan's model on its device.
+    """The plan's model on its device, with what a run has left where the plan names one.
 
     Args:
         captions: where embeddings of captions are kept.
     """
     dtype = torch.bfloat16 if plan.settings["dtype"] == "bfloat16" else torch.float32
-    return load(plan.model, device=plan.device, dtype=dtype, captions=captions)
+    model = load(plan.model, device=plan.device, dtype=dtype, captions=captions)
+    if plan.start is not None:
+        load_trained(model, plan.start)
+    return model
 
 
 def start_of(model: VideoModel, planned: PlannedPair) -> PairStart:

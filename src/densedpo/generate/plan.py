@@ -14,18 +14,20 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 
 from densedpo.adapters import catalogue
+from densedpo.adapters.trained import fingerprint_with, trained_by
 from densedpo.core.errors import BadInput
 from densedpo.core.provenance import sha256_json
 from densedpo.core.records import Clip, Pair, Prompt, read_jsonl
 from densedpo.core.seeds import generator
 from densedpo.core.workspace import Project, require_fresh
-from densedpo.generate.first_frames import FrameFile
+from densedpo.generate.config import IndependentConfig
+from densedpo.generate.first_frames import FrameFile, read_first_frames
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from densedpo.adapters.base import Geometry
-    from densedpo.generate.config import CalibrateConfig, Decode, GuidedConfig, IndependentConfig, PairConfig
+    from densedpo.generate.config import CalibrateConfig, Decode, GuidedConfig, MadeConfig
 
 Kind = Literal["guided", "independent", "arena", "corrupted"]
 SMALL_SIDE: Final = 128  # clips up to this size are stored enlarged, so that each pixel owns its colour sample
@@ -45,6 +47,7 @@ class PairPlan:
     """A set of pairs to make.
 
     `settings` is what the pairs depend on, as it is stored in the folder: another value there is another set of pairs.
+    `start` is what a run has left, which is put on the model, and `above` what the pairs are made from beside clips.
     """
 
     project: Project
@@ -55,6 +58,8 @@ class PairPlan:
     settings: dict[str, JsonValue]
     pairs: tuple[PlannedPair, ...]
     decode: Decode = "auto"
+    start: Path | None = None
+    above: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,10 +87,24 @@ def plan_independent(project: Project, name: str, *, model: str | Path, config: 
     """The plan for `config.num_pairs` pairs from independent noises.
 
     Raises:
-        BadInput: no such model, no prompts in these splits.
+        BadInput: no such model, no prompts in these splits, or first frames that do not fit them.
     """
-    prompts = select_prompts(project, config.splits, seed=config.seed, allow_clipless=not continues_frame(model))
-    return _plan(project, name, "independent", model, config, prompts, eta_of=lambda _: None, latents={})
+    drawn = {} if config.first_frames is None else _drawn(project, config.first_frames, model)
+    clipless = bool(drawn) or not continues_frame(model)
+    prompts = select_prompts(project, config.splits, seed=config.seed, allow_clipless=clipless)
+    if drawn:
+        prompts = tuple(prompt for prompt in prompts if prompt.id in drawn)
+        if not prompts:
+            raise BadInput(f"first_frames = {config.first_frames!r} has none for the prompts of these splits")
+    return _plan(project, name, "independent", model, config, prompts, eta_of=lambda _: None, latents={}, drawn=drawn)
+
+
+def _drawn(project: Project, name: str, model: str | Path) -> dict[str, tuple[FrameFile, ...]]:
+    """The frames of a set of `generate first-frames`, by prompt id."""
+    if not continues_frame(model):
+        raise BadInput(f"first_frames has no effect: {model} is text-to-video and continues none")
+    require_fresh(project.pairs(name), project)
+    return read_first_frames(project.pairs(name), catalogue.geometry(model))
 
 
 def plan_guided(project: Project, name: str, *, model: str | Path, config: GuidedConfig) -> PairPlan:
@@ -221,17 +240,19 @@ def _plan(
     name: str,
     kind: Kind,
     model: str | Path,
-    config: PairConfig,
+    config: MadeConfig,
     prompts: Sequence[Prompt],
     *,
     eta_of: Callable[[Prompt], float | None],
     latents: dict[str, Path],
     extra: dict[str, JsonValue] | None = None,
+    drawn: dict[str, tuple[FrameFile, ...]] | None = None,
 ) -> PairPlan:
+    start = None if config.start_from is None else trained_by(project, config.start_from, model=model)
     request = request_for(
         kind,
         model,
-        weights=catalogue.fingerprint(model),
+        weights=fingerprint_with(catalogue.fingerprint(model), start),
         num_steps=config.num_steps,
         guidance_scale=config.guidance_scale,
         seed=config.seed,
@@ -244,15 +265,24 @@ def _plan(
         "seed": request.seed,
         "splits": list(config.splits),
         "dtype": config.dtype,
+        **({"match_colours": True} if config.match_colours else {}),
         **(extra or {}),
     }
-    first = first_frames_of(project, prompts, model=model)
+    own = {} if drawn else first_frames_of(project, prompts, model=model)
     pairs = []
     for index in range(config.num_pairs):
         repetition, place = divmod(index, len(prompts))
         prompt = prompts[place]
-        pair = _record(request, prompt, repetition, eta=eta_of(prompt), dtype=config.dtype)
-        pairs.append(PlannedPair(pair=pair, clip_latents=latents.get(prompt.id), first=first.get(prompt.id)))
+        files = drawn[prompt.id] if drawn else ()
+        first = files[repetition % len(files)] if files else own.get(prompt.id)
+        also = [first.content] if first is not None and first.content else []
+        if config.match_colours:
+            also.append("match_colours")
+        pair = _record(request, prompt, repetition, eta=eta_of(prompt), dtype=config.dtype, also=also)
+        pairs.append(PlannedPair(pair=pair, clip_latents=latents.get(prompt.id), first=first))
+    above = [] if config.start_from is None else [project.run(config.start_from)]
+    if isinstance(config, IndependentConfig) and config.first_frames is not None:
+        above.append(project.pairs(config.first_frames))
     return PairPlan(
         project=project,
         folder=project.pairs(name),
@@ -262,6 +292,8 @@ def _plan(
         decode=config.decode,
         settings=settings,
         pairs=tuple(pairs),
+        start=start,
+        above=tuple(above),
     )
 
 
@@ -284,12 +316,21 @@ def request_for(
     )
 
 
-def _record(request: PairRequest, prompt: Prompt, repetition: int, *, eta: float | None, dtype: str) -> Pair:
+def _record(
+    request: PairRequest,
+    prompt: Prompt,
+    repetition: int,
+    *,
+    eta: float | None,
+    dtype: str,
+    also: Sequence[str],
+) -> Pair:
     geometry = request.geometry
     noise_key = f"{request.seed}/{prompt.id}/{repetition}"
     made_from: list[JsonValue] = [
         *(request.kind, request.model, dtype, prompt.id, prompt.caption, prompt.clip_id, eta, noise_key),
         *(request.num_steps, request.guidance_scale, geometry.num_frames, geometry.height, geometry.width),
+        *also,
     ]
     noise_keys = (f"{noise_key}/a", f"{noise_key}/b")
     return pair_of(request, prompt, made_from, noise_keys=noise_keys, clip_id=prompt.clip_id, eta=eta)

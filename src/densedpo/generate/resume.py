@@ -10,6 +10,7 @@ from densedpo.core.records import Pair, from_row, write_jsonl
 from densedpo.core.workspace import repair_jsonl, write_atomic
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from pydantic import JsonValue
@@ -26,7 +27,7 @@ def remaining(plan: PairPlan) -> tuple[PlannedPair, ...]:
     Raises:
         BadInput: the folder holds pairs made with other settings or from other prompts.
     """
-    _check_settings(plan)
+    require_same_settings(plan.folder, plan.settings)
     done = {pair.id for pair in finished(plan.folder)}
     planned = {each.pair.id for each in plan.pairs}
     # a plan for fewer pairs than are there asks for nothing; a pair that this plan would never make is another set's
@@ -61,8 +62,13 @@ def prepare(plan: PairPlan) -> tuple[PlannedPair, ...]:
         (plan.folder / folder).mkdir(exist_ok=True)
         for leftover in [*(plan.folder / folder).glob(".*.part"), *(plan.folder / folder).glob(".*.tmp")]:
             leftover.unlink()
-    write_atomic(plan.folder / SETTINGS_FILE, json.dumps(plan.settings, indent=2) + "\n")
+    write_settings(plan.folder, plan.settings)
     return todo
+
+
+def write_settings(folder: Path, settings: Mapping[str, JsonValue]) -> None:
+    """Says in a folder what its content depends on."""
+    write_atomic(folder / SETTINGS_FILE, json.dumps(settings, indent=2) + "\n")
 
 
 def sort_rows(plan: PairPlan) -> None:
@@ -74,18 +80,23 @@ def sort_rows(plan: PairPlan) -> None:
         write_jsonl(plan.folder / PAIRS_FILE, ordered)
 
 
-def _check_settings(plan: PairPlan) -> None:
-    path = plan.folder / SETTINGS_FILE
+def require_same_settings(folder: Path, settings: Mapping[str, JsonValue]) -> None:
+    """Refuses a folder whose content was made with other settings.
+
+    Raises:
+        BadInput: names the setting.
+    """
+    path = folder / SETTINGS_FILE
     if not path.exists():
         return
     try:
         stored: dict[str, JsonValue] = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: not JSON: {error}") from None
-    for key in dict.fromkeys([*stored, *plan.settings]):
-        if stored.get(key) != plan.settings.get(key):
-            before, now = _short(stored.get(key)), _short(plan.settings.get(key))
-            raise BadInput(f"{plan.folder} was begun with {key} = {before}, not {now}; give the new pairs another name")
+    for key in dict.fromkeys([*stored, *settings]):
+        if stored.get(key) != settings.get(key):
+            before, now = _short(stored.get(key)), _short(settings.get(key))
+            raise BadInput(f"{folder} was begun with {key} = {before}, not {now}; give the new pairs another name")
 
 
 def _short(value: JsonValue) -> str:

@@ -20,16 +20,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from densedpo.adapters import load
 from densedpo.core.errors import BadInput
+from densedpo.core.files import read_object
 from densedpo.core.media import write_pair_mp4
 from densedpo.core.records import Pair, from_row, to_row
 from densedpo.core.workspace import append_jsonl
-from densedpo.generate.resume import PAIRS_FILE
+from densedpo.generate.colours import match_first_frame
+from densedpo.generate.resume import PAIRS_FILE, SETTINGS_FILE
 
 if TYPE_CHECKING:
     from densedpo.adapters.base import VideoModel
@@ -113,6 +116,9 @@ def write_video(model: VideoModel, pair: Pair, folder: Path) -> None:
     except (SafetensorError, FileNotFoundError, KeyError) as error:
         raise BadInput(f"{path} does not hold the latents of a pair ({error}); run the same command again") from None
     frames = model.decode_latents(latents)
+    # said in the folder, so that both ways of decoding do it
+    if (folder / SETTINGS_FILE).is_file() and read_object(folder / SETTINGS_FILE).get("match_colours"):
+        frames = np.stack([match_first_frame(clip) for clip in frames])
     write_pair_mp4(folder / pair.video, frames[0], frames[1], fps=pair.fps, pixel_scale=pair.pixel_scale)
 
 

@@ -70,12 +70,18 @@ class LearnConfig(Config):
     """Of AdamW."""
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Of AdamW."""
+    adam_eps: Positive = 1e-8
+    """Of AdamW: what its division adds to the root of the second moment."""
     clip_norm: Positive = 1.0
     """Largest norm of the gradient; a larger one is scaled down."""
     max_skipped_steps: Count = 5
     """Steps in a row whose loss or gradient is not finite before the run stops."""
     train: Literal["lora", "full"] = "lora"
-    """What moves: a LoRA, or every weight of the denoiser, which are then float32."""
+    """What moves: a LoRA, or the weights of the denoiser, which are then float32."""
+    trainable: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """With train = 'full' only weights whose names match one of these, such as *motion_modules*; the rest is frozen."""
+    start_from: str | None = None
+    """A finished run with train = 'full', whose weights are the start and the reference; the base's if not given."""
     reference_copy: Literal["device", "cpu"] = "device"
     """train = 'full' with fresh draws holds a frozen copy: on the device, or on CPU but for the block that runs."""
     lora_rank: Count = _DEFAULT_RANK
@@ -183,6 +189,8 @@ class LearnConfig(Config):
 
     def _refuse_for_full(self) -> None:
         if self.train == "lora":
+            if self.trainable is not None:
+                raise ValueError("trainable has no effect with train = 'lora'; use lora_targets, or train = 'full'")
             if self.reference_copy != "device":
                 raise ValueError("reference_copy has no effect with train = 'lora', whose reference is no copy")
             return

@@ -1,4 +1,4 @@
-"""What a run leaves for others: the adapter in diffusers' format, or the denoiser; and where in time it learned."""
+"""What a run leaves for others: the adapter, the denoiser or chosen weights of it; and where in time it learned."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from densedpo.adapters.catalogue import WEIGHTS_FILE
+from densedpo.adapters.trained import ADAPTER_FILE, CHOSEN_FILE, DENOISER_FOLDER, WEIGHTS_FILE
 from densedpo.core.files import naming_disk_errors, sync_folder, write_atomic
 from densedpo.core.provenance import sha256_file
 from densedpo.core.records import write_jsonl
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from densedpo.adapters.base import VideoModel
     from densedpo.learn.watch.evaluate import Evaluation, FrameReward
 
-ADAPTER_FILE: Final = "adapter.safetensors"
-DENOISER_FOLDER: Final = "transformer"
 WHERE_FILE: Final = "where.jsonl"
 
 
@@ -67,11 +65,22 @@ def export_denoiser(denoiser: torch.nn.Module, weights: Mapping[str, Tensor], fo
         shutil.rmtree(target, ignore_errors=True)
         part.rename(target)
         sync_folder(folder)
-    hashes = {path.relative_to(folder).as_posix(): sha256_file(path) for path in sorted(target.iterdir())}
+    _list_weights(sorted(target.iterdir()), folder)
+
+
+def export_chosen(weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Writes `chosen.safetensors`, the weights that moved by their names in the denoiser, and `weights.json` last.
+
+    Args:
+        weights: whole ones, float32, on CPU.
+    """
+    from safetensors.torch import save
+
+    tensors = {name: tensor.detach().contiguous() for name, tensor in sorted(weights.items())}
+    write_atomic(folder / CHOSEN_FILE, save(tensors))
+    _list_weights([folder / CHOSEN_FILE], folder)
+
+
+def _list_weights(files: Sequence[Path], folder: Path) -> None:
+    hashes = {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
     write_atomic(folder / WEIGHTS_FILE, json.dumps(hashes, indent=2) + "\n")
-
-
-def trained_file(run: Path) -> Path:
-    """The file that stands for what a run has trained: its adapter, or the list of its denoiser's files."""
-    weights = run / WEIGHTS_FILE
-    return weights if weights.is_file() else run / ADAPTER_FILE

@@ -1,4 +1,4 @@
-"""All weights of the denoiser are trained, in float32; a frozen copy of the start is held only where it must run.
+"""All weights of the denoiser or chosen ones are trained, in float32; a frozen copy of the start where it must run.
 
 With fixed draws the policy itself fills the reference's cache before the first step, when it still is the reference: no
 second copy is ever loaded. With fresh draws the reference runs in every step, and is a copy: on the device, on CPU but
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,16 +30,26 @@ _log = logging.getLogger("densedpo")
 
 
 def train_all(model: VideoModel, config: LearnConfig) -> dict[str, torch.nn.Parameter]:
-    """Makes every weight of the denoiser one that moves.
+    """Makes every weight of the denoiser one that moves, or those that the config chooses.
 
     Returns:
         The parameters by name, float32.
 
     Raises:
+        BadInput: a pattern of `trainable` matches no weight.
         ValueError: a weight is not float32, in which small updates would be lost.
     """
     compute_in(model.denoiser, config)
-    model.denoiser.requires_grad_(True)
+    model.denoiser.requires_grad_(config.trainable is None)
+    for pattern in config.trainable or ():
+        chosen = [each for name, each in model.denoiser.named_parameters() if fnmatchcase(name, pattern)]
+        if not chosen:
+            raise BadInput(
+                f"trainable: no weight of the denoiser matches {pattern!r}; its weights have names such as "
+                f"{next(name for name, _ in model.denoiser.named_parameters())}"
+            )
+        for parameter in chosen:
+            parameter.requires_grad_(True)
     parameters = trainable(model.denoiser)
     coarse = [name for name, parameter in parameters.items() if parameter.dtype != torch.float32]
     if coarse:

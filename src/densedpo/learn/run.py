@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from densedpo.adapters import catalogue
+from densedpo.adapters.trained import WEIGHTS_FILE, fingerprint_with, trained_by, write_base
 from densedpo.core.config import Config, dump_toml
 from densedpo.core.errors import BadInput
 from densedpo.core.files import write_atomic, writing
 from densedpo.core.provenance import provenance, sha256_json
 from densedpo.core.workspace import Project, content_hash, read_stamp, require_fresh, write_stamp
 from densedpo.judge.preferences import changed_labels
-from densedpo.learn.feed.inputs import PairSplits, RealClip, read_clips, read_pairs, split_pairs
+from densedpo.learn.feed.inputs import LabelledPair, PairSplits, RealClip, read_clips, read_pairs, split_pairs
 from densedpo.learn.processes.launch import launched, require_strategy, stated
 from densedpo.learn.stop import stop_on_signals
 
@@ -33,13 +34,17 @@ RUN_FILE = "run.json"
 _OF_THE_MACHINE: Final = ("strategy", "process_timeout_min", "reference_copy", "compile_blocks", "attention")
 # settings that runs of an earlier version did not have: left out at their default, so that those runs go on
 _ADDED: Final = (
-    "flip_rate", "winner_anchor", "stop_on_alarm", "ema_decay", "memory", "checkpoint_activations", "train",
+    "flip_rate", "winner_anchor", "stop_on_alarm", "ema_decay", "memory", "checkpoint_activations", "train", "adam_eps",
+    "trainable", "start_from",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunInputs:
-    """Everything a run reads, checked; the artefacts among it are hashed in the run's identity."""
+    """Everything a run reads, checked; the artefacts among it are hashed in the run's identity.
+
+    `start` is what the run stands on, the file of another run's weights, and `fingerprint` is of the model with them.
+    """
 
     project: Project
     name: str
@@ -48,8 +53,9 @@ class RunInputs:
     config: LearnConfig
     splits: PairSplits
     clips: tuple[RealClip, ...]
-    pairs_folder: Path
+    pairs_folder: Path | None
     artefacts: tuple[Path, ...]
+    start: Path | None = None
 
     @property
     def folder(self) -> Path:
@@ -118,20 +124,20 @@ def learn_offline(
     project: Project,
     name: str,
     *,
-    pairs: str,
-    preferences: str,
+    pairs: str | None,
+    preferences: str | None,
     model: str | Path = "tiny",
     config: LearnConfig,
     allow_stale: bool = False,
 ) -> Path:
-    """Trains a LoRA or all weights on labelled pairs (or, with objective sft, on real clips) into `runs/<name>`.
+    """Trains a LoRA or weights on labelled pairs (or, with objective sft, on real clips) into `runs/<name>`.
 
     The same call again goes on where a run was cut, and returns at once where it was finished.
 
     Args:
-        pairs: the name of a set of pairs; with sft they are only measured on.
+        pairs: the name of a set of pairs; with sft they are only measured on, and may be left out.
         preferences: the name of a set of preferences over these pairs.
-        model: a diffusers directory or `tiny`: the model that made the pairs.
+        model: a diffusers directory or `tiny`: the model that made the pairs, as it was at the run's start.
 
     Returns:
         The run's folder.
@@ -175,43 +181,78 @@ def read_inputs(
     project: Project,
     name: str,
     *,
-    pairs: str,
-    preferences: str,
+    pairs: str | None,
+    preferences: str | None,
     model: str | Path,
     config: LearnConfig,
     allow_stale: bool,
 ) -> RunInputs:
     """Reads and checks all that a run needs; imports no torch and writes nothing."""
-    folder, file = project.pairs(pairs), project.preferences(preferences)
     project.run(name)  # a name that cannot be one is refused first
-    is_sft = config.objective == "sft"
-    artefacts = (folder, file, *([project.clips] if is_sft else []))
-    for artefact in artefacts:
+    is_sft, splits, folder = config.objective == "sft", PairSplits(train=(), validation=(), num_too_tied=0), None
+    above = [project.clips] if is_sft else []
+    start = None if config.start_from is None else _start(project, name, model, config, allow_stale=allow_stale)
+    if config.start_from is not None:
+        above.append(project.run(config.start_from))
+    if pairs is not None and preferences is not None:
+        folder = project.pairs(pairs)
+        above = [folder, project.preferences(preferences), *above]
+    elif not is_sft or config.eval_every or pairs is not None or preferences is not None:
+        raise BadInput("name --pairs and --preferences; only objective = 'sft' with eval_every = 0 goes without both")
+    for artefact in above:
         require_fresh(artefact, project, allow_stale=allow_stale)
-    changed = None if allow_stale else changed_labels(project, preferences)
-    if changed is not None:
-        raise BadInput(f"{project.relative(file)} is stale: {changed}; export them again, or pass --allow-stale")
-    fingerprint = catalogue.fingerprint(model)
-    clips = project.clips if config.fold is not None else None
-    labelled = read_pairs(
-        folder,
-        file,
-        catalogue.geometry(model),
-        fingerprint,
-        clips=clips,
-        allow_failed_judge=config.allow_failed_judge,
-    )
+    fingerprint = fingerprint_with(catalogue.fingerprint(model), start)
+    if folder is not None and preferences is not None:
+        labelled = _labelled(project, folder, preferences, model, fingerprint, config, allow_stale=allow_stale)
+        splits = split_pairs(labelled, config)
     return RunInputs(
         project=project,
         name=name,
         model=str(model),
         fingerprint=fingerprint,
         config=config,
-        splits=split_pairs(labelled, config),
+        splits=splits,
         clips=read_clips(project.clips, catalogue.vae_fingerprint(model)) if is_sft else (),
         pairs_folder=folder,
-        artefacts=artefacts,
+        artefacts=tuple(above),
+        start=start,
     )
+
+
+def _labelled(
+    project: Project,
+    folder: Path,
+    preferences: str,
+    model: str | Path,
+    fingerprint: str,
+    config: LearnConfig,
+    *,
+    allow_stale: bool,
+) -> tuple[LabelledPair, ...]:
+    """The pairs of a run with their labels."""
+    file = project.preferences(preferences)
+    changed = None if allow_stale else changed_labels(project, preferences)
+    if changed is not None:
+        raise BadInput(f"{project.relative(file)} is stale: {changed}; export them again, or pass --allow-stale")
+    return read_pairs(
+        folder,
+        file,
+        catalogue.geometry(model),
+        fingerprint,
+        clips=project.clips if config.fold is not None else None,
+        allow_failed_judge=config.allow_failed_judge,
+    )
+
+
+def _start(project: Project, name: str, model: str | Path, config: LearnConfig, *, allow_stale: bool) -> Path:
+    """The weights that a run starts from."""
+    assert config.start_from is not None
+    if config.start_from == name:
+        raise BadInput(f"start_from = {name!r}: a run cannot start from itself")
+    start = trained_by(project, config.start_from, model=model, allow_stale=allow_stale)
+    if start.name != WEIGHTS_FILE:
+        raise BadInput(f"start_from = {config.start_from!r}: that run has left an adapter; one with train = 'full' can")
+    return start
 
 
 def settings_identity(config: LearnConfig) -> dict[str, JsonValue]:
@@ -266,10 +307,13 @@ def write_run_file(inputs: RunInputs, identity: dict[str, JsonValue], *, strateg
         "identity": identity,
         "seeds": {"seed": inputs.config.seed, "noise_seed": inputs.config.noise_seed},
         "strategy": strategy,
+        "train_clips": [clip.id for clip in inputs.clips],
         "train_pairs": [pair.id for pair in inputs.splits.train],
         "validation_pairs": [pair.id for pair in inputs.splits.validation],
         "left_out_pairs": [pair.id for pair in inputs.splits.left_out],
     }
+    if inputs.start is not None and inputs.config.start_from is not None:
+        write_base(inputs.folder, inputs.config.start_from, inputs.start)
     write_run_record(inputs.folder, inputs.config, row)
 
 

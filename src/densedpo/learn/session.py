@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING
 import torch
 
 from densedpo.adapters import catalogue
+from densedpo.adapters.trained import load_trained
 from densedpo.core.records import write_jsonl
 from densedpo.core.workspace import content_hash
 from densedpo.learn.audit.margins import LEFT_OUT_FILE, SegmentMargins, segment_margins
 from densedpo.learn.cache import MAX_FIRST_LOGIT, CachedReference, cache_folder, first_logit, require_small_logit
+from densedpo.learn.errors import clip_errors
 from densedpo.learn.execution import compile_blocks, read_back, use_attention, watching_products
-from densedpo.learn.export import export_adapter, export_denoiser, where_learned, write_where
+from densedpo.learn.export import export_adapter, export_chosen, export_denoiser, where_learned, write_where
 from densedpo.learn.feed.batch import Draws, Source
 from densedpo.learn.feed.order import TimeDensity, Visit
 from densedpo.learn.full import BeforeTraining, FrozenCopy, compute_in, offload_blocks, train_all
 from densedpo.learn.loop import Workbench, train
 from densedpo.learn.memory import memory_that_fits, out_of_memory, pairs_in_fill, recompute_activations
-from densedpo.learn.processes.shard import make_whole, shard, whole_on_first
+from densedpo.learn.processes.shard import made_whole, shard, whole_on_first
 from densedpo.learn.processes.team import ALONE, Team, device_of, joined
 from densedpo.learn.reference import AdapterOff, ReferenceWatch, attach_lora, require_reference, trainable
 from densedpo.learn.run import RunInputs, RunSummary
@@ -91,7 +93,8 @@ def _run(inputs: RunInputs, identity: str, team: Team, poll: Callable[[], None])
         team=team,
     )
     trained = train(bench)
-    watch.require_unmoved()
+    if watch is not None:
+        watch.require_unmoved()
     margins = builder.left_out_margins() if inputs.splits.left_out else []
     if margins and team.is_first:
         write_jsonl(inputs.folder / LEFT_OUT_FILE, margins)
@@ -126,20 +129,25 @@ def load_model(inputs: RunInputs, *, captions: Path | None = None) -> tuple[Vide
     config = inputs.config
     pairs = (*inputs.splits.train, *inputs.splits.validation, *inputs.splits.left_out)
     ahead = [pair.caption for pair in pairs] + [clip.caption for clip in inputs.clips]
-    model = load_base(inputs.model, config, captions=captions, ahead=ahead)
+    model = load_base(inputs.model, config, captions=captions, ahead=ahead, start=inputs.start)
     return model, train_all(model, config) if config.train == "full" else attach_lora(model, config)
 
 
-def load_base(name: str, config: LearnConfig, *, captions: Path | None, ahead: Sequence[str]) -> VideoModel:
+def load_base(
+    name: str, config: LearnConfig, *, captions: Path | None, ahead: Sequence[str], start: Path | None = None
+) -> VideoModel:
     """A model as a run's settings want it to compute, before anything is put on it that moves.
 
     Args:
         captions: where embeddings of captions are kept.
         ahead: captions that are encoded before the denoiser is loaded.
+        start: the weights of another run, which the run starts from.
     """
     dtype = torch.float32 if config.train == "full" else _DTYPES[config.precision]
     model = catalogue.load(name, device=config.device, dtype=dtype, captions=captions)
     model.encode_ahead(list(ahead))
+    if start is not None:
+        load_trained(model, start)
     if config.checkpoint_activations:
         recompute_activations(model.denoiser)
     if config.attention is not None:
@@ -151,6 +159,8 @@ def _load_copy(inputs: RunInputs, team: Team) -> VideoModel:
     """The model as it was, for a run that trains all weights and needs the reference in its steps."""
     config = inputs.config
     model = catalogue.load(inputs.model, device=config.device, dtype=torch.float32)
+    if inputs.start is not None:
+        load_trained(model, inputs.start)
     compute_in(model.denoiser, config)
     if config.attention is not None:
         use_attention(model.denoiser, config.attention)
@@ -164,13 +174,16 @@ def _load_copy(inputs: RunInputs, team: Team) -> VideoModel:
 def _export(model: VideoModel, parameters: Mapping[str, torch.nn.Parameter], inputs: RunInputs, team: Team) -> None:
     """The adapter, or all of the denoiser, into the run's folder."""
     if inputs.config.train == "full":
-        weights = whole_on_first(model.denoiser.state_dict(), team)
-        if team.is_first:
+        is_chosen = inputs.config.trainable is not None
+        weights = whole_on_first(parameters if is_chosen else model.denoiser.state_dict(), team)
+        if team.is_first and is_chosen:
+            export_chosen(weights, inputs.folder)
+        elif team.is_first:
             export_denoiser(model.denoiser, weights, inputs.folder)
         return
-    make_whole(model.denoiser, parameters)
-    if team.is_first:
-        export_adapter(model, inputs.folder)
+    with made_whole(model.denoiser, parameters):
+        if team.is_first:
+            export_adapter(model, inputs.folder)
 
 
 def _by_size(pairs: Sequence[LabelledPair]) -> list[list[int]]:
@@ -236,8 +249,18 @@ class Builder:
         )
         self._eval_draws = Draws(noise_seed=self._config.noise_seed, count=self._config.eval_draws, density=density)
 
-    def check_start(self) -> ReferenceWatch:
-        """Refuses a start at which policy and reference differ."""
+    def check_start(self) -> ReferenceWatch | None:
+        """Refuses a start at which policy and reference differ; without pairs there is no reference, and one forward.
+
+        That one is for whoever watches how the model computes.
+        """
+        if not self._splits.train:
+            with torch.no_grad():
+                clip_errors(
+                    self._model,
+                    self._source.clips(self._inputs.clips, [Visit(index=0, draw=0)], self._train_draws),
+                )
+            return None
         visits = [Visit(index=index, draw=0) for index in _by_size(self._splits.train)[0][:2]]
         batch = self._source.pairs(self._splits.train, visits, self._train_draws)
         require_reference(self._model, batch, self._config, self._beside_cache)
@@ -294,6 +317,7 @@ class Builder:
     ) -> tuple[CachedReference, float]:
         """The filled cache, and the largest |u| before the first step with so many pairs in a forward."""
         inputs, config = self._inputs, self._config
+        assert inputs.pairs_folder is not None
         folder = cache_folder(
             inputs.pairs_folder,
             draws,

@@ -46,6 +46,7 @@ def build_optimizer(parameters: Mapping[str, torch.nn.Parameter], config: LearnC
         list(parameters.values()),
         lr=config.learning_rate,
         betas=(config.adam_beta1, config.adam_beta2),
+        eps=config.adam_eps,
         weight_decay=config.weight_decay,
     )
 

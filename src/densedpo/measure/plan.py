@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from densedpo.adapters import catalogue
+from densedpo.adapters.trained import BASE_FILE, started_from, trained_by, trained_hash
 from densedpo.core.errors import BadInput
-from densedpo.core.provenance import sha256_file, sha256_json
+from densedpo.core.provenance import sha256_json
 from densedpo.core.records import Clip, Pair, Prompt, read_jsonl
-from densedpo.core.workspace import Project, read_stamp, require_fresh
+from densedpo.core.workspace import Project, read_stamp
 from densedpo.generate.plan import continues_frame, latents_of_clips, pixel_scale, select_prompts
-from densedpo.learn.export import ADAPTER_FILE, trained_file
 from densedpo.measure.config import MeasureConfig
 from densedpo.measure.records import Settings, Subject
 from densedpo.measure.score import SCORING_VERSION
@@ -84,8 +84,7 @@ def plan_measurement(
     clips = _clips(project, prompts, model=model) if config.source != "model" or continues_frame(model) else {}
     adapter = None
     if run is not None:
-        require_fresh(project.run(run), project, allow_stale=allow_stale)
-        adapter = _adapter(project, run)
+        adapter = trained_by(project, run, model=model, allow_stale=allow_stale)
         check_no_overlap(project, run, prompts)
     return MeasurePlan(
         project=project,
@@ -97,7 +96,7 @@ def plan_measurement(
             source=config.source,
             model=catalogue.fingerprint(model),
             run=run,
-            adapter=sha256_file(adapter) if adapter is not None else None,
+            adapter=trained_hash(adapter) if adapter is not None else None,
         ),
         settings=_settings(model, prompts, config),
         prompts=prompts,
@@ -112,11 +111,15 @@ def plan_measurement(
 
 
 def check_no_overlap(project: Project, run: str, prompts: Iterable[Prompt]) -> None:
-    """Refuses prompts that a run was trained on, by the prompt's id or by its clip's.
+    """Refuses prompts that a run was trained on, or one that it started from, by the prompt's id or by its clip's.
 
     Raises:
         BadInput: names the run, its pairs and one such prompt.
     """
+    prompts = tuple(prompts)
+    base = started_from(project.run(run) / BASE_FILE)
+    if base is not None:
+        check_no_overlap(project, base.parent.name, prompts)
     stamp = read_stamp(project.run(run))
     names = [path for path in (stamp.inputs if stamp is not None else {}) if path.startswith("pairs/")]
     for name in names:
@@ -147,13 +150,6 @@ def _clips(project: Project, prompts: tuple[Prompt, ...], *, model: str | Path) 
             latents=latents[prompt.id], video=project.clips / clip.video, pixel_scale=clip.pixel_scale
         )
     return found
-
-
-def _adapter(project: Project, run: str) -> Path:
-    trained = trained_file(project.run(run))
-    if not trained.is_file():
-        raise BadInput(f"run {run!r} has no {ADAPTER_FILE}: it is unfinished; run `densedpo learn` again")
-    return trained
 
 
 def _settings(model: str | Path, prompts: tuple[Prompt, ...], config: MeasureConfig) -> Settings:

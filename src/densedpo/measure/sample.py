@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from densedpo import adapters
-from densedpo.adapters.catalogue import load_trained
+from densedpo.adapters.trained import load_trained
 from densedpo.core.errors import BadInput
 from densedpo.core.media import read_mp4
 from densedpo.core.paths import without_signal

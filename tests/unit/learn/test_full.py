@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from densedpo.adapters import catalogue, load
+from densedpo.adapters.trained import load_trained, trained_file
 from densedpo.core.errors import BadInput
 from densedpo.core.workspace import Project
 from densedpo.learn.config import LearnConfig
-from densedpo.learn.export import trained_file
 from densedpo.learn.full import train_all
 from densedpo.learn.reference import adapters_off
 from densedpo.learn.release.formats import release
@@ -98,7 +98,7 @@ def test_the_denoiser_loads_into_the_pipeline_of_diffusers_and_every_weight_has_
 def test_what_was_trained_loads_and_is_released_as_a_denoiser_only(labelled: Project, toy_model_dir: Path):
     folder = train(labelled, toy_model_dir, "mine", draws=2)
     model = load(toy_model_dir)
-    catalogue.load_trained(model, trained_file(folder))
+    load_trained(model, trained_file(folder))
     ours, theirs = model.denoiser.state_dict(), weights(folder)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     released = release(labelled, "mine", "merged")
@@ -108,7 +108,7 @@ def test_what_was_trained_loads_and_is_released_as_a_denoiser_only(labelled: Pro
         release(labelled, "mine", "peft")
     (folder / "transformer" / "diffusion_pytorch_model.safetensors").write_bytes(b"cut short")
     with pytest.raises(BadInput, match=r"diffusion_pytorch_model\.safetensors does not load"):
-        catalogue.load_trained(model, trained_file(folder))
+        load_trained(model, trained_file(folder))
 
 
 def test_a_copy_on_cpu_gives_the_same_bits(labelled: Project, toy_model_dir: Path):

@@ -74,6 +74,7 @@ class OnlineLearnConfig(LearnConfig):
             "shuffle_labels": self.shuffle_labels,
             "ema_decay": self.ema_decay is not None,
             "train = 'full'": self.train == "full",
+            "start_from": self.start_from is not None,
             "memory = 'auto'": self.memory == "auto",
             "compile_blocks": self.compile_blocks,
         }

@@ -15,11 +15,11 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from densedpo.adapters.trained import ADAPTER_FILE
 from densedpo.core.errors import BadInput
 from densedpo.core.files import read_object, write_atomic
 from densedpo.core.workspace import Project, read_stamp
 from densedpo.generate.rollouts import RolloutPlan, plan_rollouts
-from densedpo.learn.export import ADAPTER_FILE
 from densedpo.learn.online.choose import Chosen, choose
 from densedpo.learn.online.chosen import write_chosen
 from densedpo.learn.online.guard.lookout import Lookout

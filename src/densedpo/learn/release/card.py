@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from densedpo.core.provenance import sha256_file
-from densedpo.learn.export import trained_file
+from densedpo.adapters.trained import started_from, trained_file, trained_hash
 from densedpo.learn.run import RUN_FILE
 from densedpo.learn.watch.track import METRICS_FILE, read_metrics
 
@@ -32,9 +31,14 @@ def model_card(project: Project, run: Path, *, usage: str) -> str:
     config = row["identity"]["config"]
     base, objective = _base(row["model"]), config["objective"]
     is_full = config.get("train") == "full"
-    what = (
-        f"All weights of the denoiser of `{base}`" if is_full else f"A LoRA of rank {config['lora_rank']} for `{base}`"
-    )
+    if is_full:
+        chosen = config.get("trainable")
+        which = f"The weights {', '.join(f'`{pattern}`' for pattern in chosen)}" if chosen else "All weights"
+        what = f"{which} of the denoiser of `{base}`"
+    else:
+        what = f"A LoRA of rank {config['lora_rank']} for `{base}`"
+    if (start := started_from(trained_file(run))) is not None:
+        what += f" as run `{start.parent.name}` left it"
     tag = "full" if is_full else "lora"
     parts = [
         f"---\nbase_model: {base}\nlibrary_name: diffusers\ntags: [text-to-video, {tag}, preference]\n---",
@@ -90,7 +94,7 @@ def _validation(run: Path) -> str:
 
 def _reports(project: Project, run: Path) -> str:
     """Every estimate of the reports that measured these very weights."""
-    digest = sha256_file(trained_file(run))
+    digest = trained_hash(trained_file(run))
     tables = []
     for path in sorted(project.root.glob("reports/*/report.json")):
         report = json.loads(path.read_text(encoding="utf-8"))

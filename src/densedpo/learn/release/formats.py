@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING, Final, Literal, assert_never
 
 from densedpo.adapters import catalogue
 from densedpo.adapters.comfyui import comfyui_name
+from densedpo.adapters.trained import (
+    ADAPTER_FILE,
+    CHOSEN_FILE,
+    DENOISER_FOLDER,
+    load_trained,
+    started_from,
+    trained_file,
+)
 from densedpo.core.errors import BadInput
 from densedpo.core.files import naming_disk_errors, write_atomic
 from densedpo.core.workspace import read_stamp
-from densedpo.learn.export import ADAPTER_FILE, DENOISER_FOLDER
 from densedpo.learn.release.card import model_card
 from densedpo.learn.run import RUN_FILE
 
@@ -48,6 +55,12 @@ def release(project: Project, name: str, format_: ReleaseFormat) -> Path:
     is_full = _config(run).get("train") == "full"
     if is_full and format_ != "merged":
         raise BadInput(f"{project.relative(run)} trained all weights and has no adapter; use --format merged")
+    base = started_from(trained_file(run))
+    if base is not None and format_ != "merged":
+        raise BadInput(
+            f"the adapter of {project.relative(run)} is for the weights of run {base.parent.name!r} and would not fit "
+            "the base model; use --format merged"
+        )
     folder = run / "release" / format_
     part = folder.with_name(f".{format_}.part")
     with naming_disk_errors(folder):
@@ -60,7 +73,7 @@ def release(project: Project, name: str, format_: ReleaseFormat) -> Path:
                 _write_peft(run, part)
             case "comfyui":
                 _write_comfyui(run, part / f"{name}.safetensors")
-            case "merged" if is_full:
+            case "merged" if is_full and not (run / CHOSEN_FILE).is_file():
                 shutil.copytree(run / DENOISER_FOLDER, part / "transformer")
             case "merged":
                 _write_merged(run, part)
@@ -134,15 +147,17 @@ def _write_comfyui(run: Path, file: Path) -> None:
 
 
 def _write_merged(run: Path, folder: Path) -> None:
-    """The denoiser with W + (alpha / rank) B A in place of each adapted W, as a diffusers folder."""
+    """The denoiser with what was trained in it, W + (alpha / rank) B A for each adapted W, as a diffusers folder."""
     from diffusers import ModelMixin
     from diffusers.loaders import PeftAdapterMixin
 
     model = catalogue.load(_base(run))
-    model.load_adapter(run / ADAPTER_FILE)
+    trained = trained_file(run)
+    load_trained(model, trained)
     denoiser = model.denoiser
     if not isinstance(denoiser, PeftAdapterMixin) or not isinstance(denoiser, ModelMixin):
         raise BadInput(f"a {type(denoiser).__name__} takes no adapters")
-    denoiser.fuse_lora()
-    denoiser.unload_lora()
+    if trained.name == ADAPTER_FILE:
+        denoiser.fuse_lora()
+        denoiser.unload_lora()
     denoiser.save_pretrained(folder / "transformer", safe_serialization=True)

@@ -7,11 +7,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from densedpo.adapters.trained import ADAPTER_FILE
 from densedpo.core.media import read_pair_mp4
 from densedpo.core.records import CLIP_SIDES
 from densedpo.core.workspace import Project
 from densedpo.generate.rollouts import PromptVisit, RolloutSettings, plan_rollouts
-from densedpo.learn.export import ADAPTER_FILE
 from densedpo.learn.online.guard.looks import HELD_OUT, REWARD, GuardClip, Look, write_look
 from densedpo.learn.online.jury import Jury, Sitting
 from densedpo.learn.online.rollouts import make_rollouts

@@ -1,0 +1,127 @@
+"""Images from captions by Stable Diffusion XL, for first frames: a local folder of safetensors, nothing else.
+
+Only its own pipeline knows how it encodes and denoises, so that is what runs; seeds and noise are this package's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from densedpo.adapters import directory
+from densedpo.core.errors import BadInput
+
+if TYPE_CHECKING:
+    import numpy as np
+    from diffusers import StableDiffusionXLPipeline
+    from jaxtyping import UInt8
+
+CLASSES: Final[dict[str, tuple[str, ...]]] = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("CLIPTextModel",),
+    "text_encoder_2": ("CLIPTextModelWithProjection",),
+    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"),
+    "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"),
+}
+
+
+def check_image_model(folder: Path, unet: Path | None = None) -> None:
+    """Refuses what is not a whole SDXL directory in safetensors, before anything is loaded.
+
+    Args:
+        unet: a folder with another UNet of the same kind, such as one that was tuned by DPO.
+
+    Raises:
+        BadInput: names the file or the component.
+    """
+    if not (folder / "model_index.json").is_file():
+        raise BadInput(f"{folder} has no model_index.json: image_model is a diffusers directory of Stable Diffusion XL")
+    found = directory.read_json(folder / "model_index.json").get("_class_name")
+    if found != "StableDiffusionXLPipeline":
+        raise BadInput(f"{folder} is a {found}; first frames are drawn by a StableDiffusionXLPipeline")
+    directory.check_components(folder, CLASSES)
+    weighty = [folder / name for name in CLASSES if not name.startswith(directory.WITHOUT_WEIGHTS)]
+    for each in weighty if unet is None else [*weighty, unet]:
+        directory.check_weights(each)
+    if unet is not None and directory.read_json(unet / "config.json").get("_class_name") != "UNet2DConditionModel":
+        raise BadInput(f"{unet} is not a UNet2DConditionModel: image_unet is a folder with a UNet of the same kind")
+
+
+def image_model_fingerprint(folder: Path, unet: Path | None = None) -> str:
+    """sha256 over every config and weight file that an image depends on."""
+    parts = [directory.fingerprint(folder, (*CLASSES, "scheduler"))]
+    if unet is not None:
+        parts.append(directory.fingerprint(unet.parent, (unet.name,)).replace(unet.name, "unet"))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+class ImageModel:
+    """A loaded text-to-image model."""
+
+    def __init__(self, folder: Path, unet: Path | None, *, device: str, dtype: str) -> None:
+        """Loads it whole.
+
+        Args:
+            unet: a folder whose UNet replaces the directory's.
+            dtype: float32, float16 or bfloat16.
+
+        Raises:
+            BadInput: see `check_image_model`; or a file does not fit its config.
+        """
+        import torch
+        from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+
+        from densedpo.adapters.loading import loading
+
+        check_image_model(folder, unet)
+        precision = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[dtype]
+        common = {"torch_dtype": precision, "local_files_only": True, "use_safetensors": True}
+        with loading(folder):
+            swapped = {} if unet is None else {"unet": UNet2DConditionModel.from_pretrained(unet, **common)}
+            pipeline = StableDiffusionXLPipeline.from_pretrained(folder, **common, **swapped, add_watermarker=False)
+        self._pipeline: StableDiffusionXLPipeline = pipeline.to(device)
+        self._pipeline.set_progress_bar_config(disable=True)
+        self._dtype = precision
+
+    @property
+    def multiple(self) -> int:
+        """Height and width of an image are multiples of this many pixels."""
+        return int(self._pipeline.vae_scale_factor)
+
+    def draw(
+        self,
+        caption: str,
+        *,
+        noise_key: tuple[str | int, ...],
+        height: int,
+        width: int,
+        num_steps: int,
+        guidance_scale: float,
+    ) -> UInt8[np.ndarray, "row column 3"]:
+        """One image; the same bits for the same key on one machine.
+
+        Raises:
+            BadInput: the size is one that the autoencoder would round.
+        """
+        import torch
+
+        from densedpo.core.seeds import noise
+
+        side = self.multiple
+        if height % side or width % side:
+            raise BadInput(f"an image of {height}x{width} does not fit the image model: it takes multiples of {side}")
+        shape = (int(self._pipeline.unet.config.in_channels), height // side, width // side)
+        with torch.no_grad():
+            images = self._pipeline(
+                prompt=caption,
+                height=height,
+                width=width,
+                num_inference_steps=num_steps,
+                guidance_scale=guidance_scale,
+                latents=noise(shape, *noise_key)[None].to(self._dtype),
+                output_type="np",
+            ).images
+        found: UInt8[np.ndarray, "row column 3"] = (images[0] * 255).round().astype("uint8")
+        return found

@@ -1,0 +1,129 @@
+"""Two training runs from one file of settings: weights first, then preferences on top of them (HuViDPO, 2502.01690).
+
+Each stage is an ordinary run, `NAME-1` and `NAME-2`, that goes on where it was cut; the second starts from the weights
+that the first has left, and learns from pairs that the model made with them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from pydantic import model_validator
+
+from densedpo.adapters.trained import trained_file
+from densedpo.core.config import Config
+from densedpo.core.workspace import require_fresh
+from densedpo.learn.config import LearnConfig
+from densedpo.learn.run import learn_offline, read_inputs
+
+if TYPE_CHECKING:
+    from densedpo.core.workspace import Project
+    from densedpo.learn.run import RunInputs
+
+
+class StagesConfig(Config):
+    """Both stages, each with the settings of `learn offline`."""
+
+    first: LearnConfig = LearnConfig(objective="sft", train="full", eval_every=0)
+    """Trains weights of the denoiser (train = 'full') on the real clips; reads no pairs."""
+    second: LearnConfig = LearnConfig(objective="dpo")
+    """Learns from preferences; starts from the first stage's weights, which are also its reference."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if (self.first.objective, self.first.train, self.first.eval_every) != ("sft", "full", 0):
+            raise ValueError("first trains weights on real clips: objective = 'sft', train = 'full', eval_every = 0")
+        if self.second.objective == "sft":
+            raise ValueError("second learns from preferences: its objective cannot be 'sft'")
+        if self.second.start_from is not None:
+            raise ValueError("second starts from the first stage: leave out its start_from")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stages:
+    """What is asked for; without pairs the first stage alone, whose model is to make them."""
+
+    project: Project
+    name: str
+    model: str | Path
+    config: StagesConfig
+    pairs: str | None = None
+    preferences: str | None = None
+    allow_stale: bool = False
+
+    @property
+    def first(self) -> str:
+        """The name of the first stage's run."""
+        return f"{self.name}-1"
+
+    @property
+    def second(self) -> str:
+        """The name of the second stage's run."""
+        return f"{self.name}-2"
+
+
+def learn_stages(stages: Stages) -> Path:
+    """Runs the first stage, and the second where pairs are named; the same call goes on, and skips what is finished.
+
+    Returns:
+        The folder of the last run that it came to.
+
+    Raises:
+        BadInput, Interrupted: see `learn_offline`; pairs that are named and missing are refused before anything runs.
+    """
+    project, config = stages.project, stages.config
+    if stages.pairs is not None:
+        require_fresh(project.pairs(stages.pairs), project, allow_stale=stages.allow_stale)
+    folder = learn_offline(
+        project,
+        stages.first,
+        pairs=None,
+        preferences=None,
+        model=stages.model,
+        config=config.first,
+        allow_stale=stages.allow_stale,
+    )
+    if stages.pairs is None and stages.preferences is None:
+        return folder
+    return learn_offline(
+        project,
+        stages.second,
+        pairs=stages.pairs,
+        preferences=stages.preferences,
+        model=stages.model,
+        config=config.second.model_copy(update={"start_from": stages.first}),
+        allow_stale=stages.allow_stale,
+    )
+
+
+def stage_inputs(stages: Stages) -> tuple[RunInputs, ...]:
+    """What each stage reads, to estimate its cost; writes nothing.
+
+    Before the first stage is finished the second is read as if it started from the base model, which costs the same.
+    """
+    project, config = stages.project, stages.config
+    first = read_inputs(
+        project,
+        stages.first,
+        pairs=None,
+        preferences=None,
+        model=stages.model,
+        config=config.first,
+        allow_stale=stages.allow_stale,
+    )
+    if stages.pairs is None:
+        return (first,)
+    is_done = trained_file(project.run(stages.first)).is_file()
+    second = read_inputs(
+        project,
+        stages.second,
+        pairs=stages.pairs,
+        preferences=stages.preferences,
+        model=stages.model,
+        config=config.second.model_copy(update={"start_from": stages.first if is_done else None}),
+        allow_stale=stages.allow_stale,
+    )
+    return first, second
