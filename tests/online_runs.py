@@ -63,7 +63,7 @@ DEATHS = {
     "between two rollouts": ("densedpo.learn.online.judging", "JudgingAhead.take", 2, "after"),
     "while it judges": ("densedpo.judge.run", "_rows", 2, "before"),
     "when it has judged": ("densedpo.learn.online.session", "choose", 1, "before"),
-    "in the middle of a chosen pair": ("densedpo.learn.online.chosen", "write_pair_mp4", 1, "before"),
+    "in the middle of a chosen pair": ("densedpo.judge.studies.regroup", "write_pair_mp4", 1, "before"),
     "between chosen pairs and answers": ("densedpo.learn.online.chosen", "collect", 1, "before"),
     "in a step": ("densedpo.learn.loop", "take_step", 2, "before"),
     "when a checkpoint is half written": ("densedpo.learn.checkpoint", "_manifest", 1, "before"),

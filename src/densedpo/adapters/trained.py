@@ -45,12 +45,12 @@ def trained_by(project: Project, run: str, *, model: str | Path, allow_stale: bo
     require_fresh(folder, project, allow_stale=allow_stale)
     file = trained_file(folder)
     if not file.is_file():
-        raise BadInput(f"{project.relative(file)} is missing; finish the run {run!r} by `densedpo learn`")
+        raise BadInput(f"run {run!r} has no {file.name}: it is unfinished; run `densedpo learn` again")
     record = folder / "run.json"
     if record.is_file():
         identity = read_object(record).get("identity")
         trained = identity.get("model") if isinstance(identity, dict) else None
-        if trained != fingerprint_with(catalogue.fingerprint(model), started_from(file)):
+        if trained not in (None, fingerprint_with(catalogue.fingerprint(model), started_from(file))):
             raise BadInput(f"{project.relative(folder)} was trained on another model than {model}; name that one")
     return file
 
