@@ -74,29 +74,19 @@ def learn_stages(stages: Stages) -> Path:
     Raises:
         BadInput, Interrupted: see `learn_offline`; pairs that are named and missing are refused before anything runs.
     """
-    project, config = stages.project, stages.config
     if stages.pairs is not None:
-        require_fresh(project.pairs(stages.pairs), project, allow_stale=stages.allow_stale)
-    folder = learn_offline(
-        project,
-        stages.first,
-        pairs=None,
-        preferences=None,
-        model=stages.model,
-        config=config.first,
-        allow_stale=stages.allow_stale,
-    )
-    if stages.pairs is None and stages.preferences is None:
-        return folder
-    return learn_offline(
-        project,
-        stages.second,
-        pairs=stages.pairs,
-        preferences=stages.preferences,
-        model=stages.model,
-        config=config.second.model_copy(update={"start_from": stages.first}),
-        allow_stale=stages.allow_stale,
-    )
+        require_fresh(stages.project.pairs(stages.pairs), stages.project, allow_stale=stages.allow_stale)
+    for run in _runs(stages, start_from=stages.first):
+        folder = learn_offline(
+            stages.project,
+            run.name,
+            pairs=run.pairs,
+            preferences=run.preferences,
+            model=stages.model,
+            config=run.config,
+            allow_stale=stages.allow_stale,
+        )
+    return folder
 
 
 def stage_inputs(stages: Stages) -> tuple[RunInputs, ...]:
@@ -104,26 +94,39 @@ def stage_inputs(stages: Stages) -> tuple[RunInputs, ...]:
 
     Before the first stage is finished the second is read as if it started from the base model, which costs the same.
     """
-    project, config = stages.project, stages.config
-    first = read_inputs(
-        project,
-        stages.first,
-        pairs=None,
-        preferences=None,
-        model=stages.model,
-        config=config.first,
-        allow_stale=stages.allow_stale,
+    is_done = trained_file(stages.project.run(stages.first)).is_file()
+    return tuple(
+        read_inputs(
+            stages.project,
+            run.name,
+            pairs=run.pairs,
+            preferences=run.preferences,
+            model=stages.model,
+            config=run.config,
+            allow_stale=stages.allow_stale,
+        )
+        for run in _runs(stages, start_from=stages.first if is_done else None)
     )
-    if stages.pairs is None:
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Run:
+    """One stage as `learn offline` is asked for it."""
+
+    name: str
+    config: LearnConfig
+    pairs: str | None = None
+    preferences: str | None = None
+
+
+def _runs(stages: Stages, *, start_from: str | None) -> tuple[_Run, ...]:
+    """The runs that are asked for.
+
+    Args:
+        start_from: the run that the second stage starts from.
+    """
+    first = _Run(name=stages.first, config=stages.config.first)
+    if stages.pairs is None and stages.preferences is None:
         return (first,)
-    is_done = trained_file(project.run(stages.first)).is_file()
-    second = read_inputs(
-        project,
-        stages.second,
-        pairs=stages.pairs,
-        preferences=stages.preferences,
-        model=stages.model,
-        config=config.second.model_copy(update={"start_from": stages.first if is_done else None}),
-        allow_stale=stages.allow_stale,
-    )
-    return first, second
+    config = stages.config.second.model_copy(update={"start_from": start_from})
+    return first, _Run(name=stages.second, config=config, pairs=stages.pairs, preferences=stages.preferences)
