@@ -19,7 +19,7 @@ from densedpo.core.errors import BadInput
 from densedpo.core.files import append_jsonl, repair_jsonl, write_atomic, writing
 from densedpo.core.progress import track
 from densedpo.core.provenance import sha256_json
-from densedpo.core.records import read_jsonl, to_row
+from densedpo.core.records import read_jsonl, to_row, write_jsonl
 from densedpo.core.workspace import stamp_path, write_stamp
 from densedpo.generate.first_frames import FRAMES_FILE, DrawnFrame, png_of
 from densedpo.generate.plan import select_prompts
@@ -118,8 +118,7 @@ def draw_first_frames(plan: FramesPlan) -> int:
         raise BadInput(f"{plan.folder} holds pairs; give the first frames another name")
     require_same_settings(plan.folder, plan.settings)
     with writing(plan.folder) as folder:
-        repair_jsonl(folder / FRAMES_FILE)
-        done = {frame.id for frame in _finished(folder)}
+        done = {frame.id for frame in _whole_rows(folder)}
         todo = [frame for frame in plan.frames if frame.id not in done]
         if todo:
             stamp_path(folder).unlink(missing_ok=True)
@@ -131,10 +130,15 @@ def draw_first_frames(plan: FramesPlan) -> int:
     return len(todo)
 
 
-def _finished(folder: Path) -> list[DrawnFrame]:
+def _whole_rows(folder: Path) -> list[DrawnFrame]:
+    """The rows whose picture is there; torn ones and those without go from the file."""
     file = folder / FRAMES_FILE
+    repair_jsonl(file)
     rows = read_jsonl(file, DrawnFrame) if file.exists() else []
-    return [frame for frame in rows if (folder / frame.image).is_file()]
+    whole = [frame for frame in rows if (folder / frame.image).is_file()]
+    if len(whole) < len(rows):
+        write_jsonl(file, whole)
+    return whole
 
 
 def _draw(plan: FramesPlan, todo: Sequence[DrawnFrame], folder: Path) -> None:

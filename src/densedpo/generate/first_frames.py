@@ -69,7 +69,9 @@ class FrameFile:
             BadInput: the file is missing or damaged.
         """
         if self.video.suffix != ".png":
-            return read_mp4(self.video, pixel_scale=self.pixel_scale)[0][0]
+            frames, _ = read_mp4(self.video, pixel_scale=self.pixel_scale)
+            first: UInt8[np.ndarray, "row column 3"] = frames[0]
+            return first
         found = cv2.imread(str(self.video), cv2.IMREAD_COLOR)
         if found is None:
             raise BadInput(f"{self.video} is missing or not a readable PNG; draw the first frames again")

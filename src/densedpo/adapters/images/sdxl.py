@@ -107,13 +107,14 @@ class ImageModel:
         """
         import torch
 
-        from densedpo.core.seeds import noise
+        from densedpo.core.seeds import derive_seed, noise, seeded_init
 
         side = self.multiple
         if height % side or width % side:
             raise BadInput(f"an image of {height}x{width} does not fit the image model: it takes multiples of {side}")
         shape = (int(self._pipeline.unet.config.in_channels), height // side, width // side)
-        with torch.no_grad():
+        # the noise to begin with is given; a scheduler may draw more
+        with torch.no_grad(), seeded_init(derive_seed(*noise_key, "steps")):
             images = self._pipeline(
                 prompt=caption,
                 height=height,
