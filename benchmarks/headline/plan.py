@@ -10,11 +10,11 @@ from densedpo.core.progress import duration_text
 if TYPE_CHECKING:
     from study import Study
 
-# seconds on 2 cores of a CPU with AVX-512, nothing beside it, the shipped model: from the logs of `make demo`
+# seconds on 2 cores of a CPU with AVX-512, nothing beside it, the shipped model, two runs at a time: from the logs
 PAIR_S: Final = 0.8
 TRAIN_PAIR_S: Final = 1.0 / 16  # of a training step
-CLIP_S: Final = 0.8
-DECODED_CLIP_S: Final = 0.55
+CLIP_S: Final = 0.5
+DECODED_CLIP_S: Final = 0.7  # by one process
 WORLD_CLIP_S: Final = 0.12
 LABEL_S: Final = 0.1
 RUN_S: Final = 10.0  # loading, evaluations, writing

@@ -5,6 +5,7 @@
     python benchmarks/headline/run.py benchmarks/headline/ablations/eta.toml --out build/headline
     python benchmarks/headline/run.py benchmarks/headline/headline.toml --out build/quick --quick
 
+Two runs at a time share the cores (--processes), which is faster than one after the other with all of them.
 Everything is kept in a project under --out and resumes where it was cut. Studies that extend another share its --out:
 what they have in common is made once. Results are written anew after every round of seeds, to a folder of
 `benchmarks/headline/results/` named after the study and after what was left out of it; with --quick, which checks the
@@ -14,7 +15,10 @@ machinery in a few minutes, under --out.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +30,7 @@ from densedpo.core.errors import BadInput, Interrupted
 from densedpo.core.workspace import PROJECT_FILE, find_project, init_project
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from study import Run, Study
 
@@ -36,7 +40,12 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def run_study(
-    project: Project, study: Study, *, only: list[str] | None, after_round: Callable[[list[Run], dict[str, str]], None]
+    project: Project,
+    study: Study,
+    *,
+    only: list[str] | None,
+    after_round: Callable[[list[Run], dict[str, str]], None],
+    processes: int = 1,
 ) -> None:
     """Makes what is missing, round by round.
 
@@ -44,18 +53,52 @@ def run_study(
         only: names of arms; None is all.
         after_round: called with the runs that are finished by then, also those of earlier calls, and the annotators of
             the labels after every round of seeds.
+        processes: so many runs at once, which share the cores.
     """
-    from making import is_measured, label, make_pairs, measure_base, measure_run, train
+    from making import is_measured, label, make_pairs, measure_base
 
     make_pairs(project, study)
     annotators = label(project, study)
-    measure_base(project, study)
-    for _, runs in groupby(study.runs(), key=lambda run: run.seed):
-        for run in runs:
-            if only is None or run.arm in only:
-                train(project, study, run)
-                measure_run(project, study, run)
-        after_round([run for run in study.runs() if is_measured(project, study, run)], annotators)
+    with at_once(processes) as pool:
+        base = pool.submit(measure_base, project, study)
+        rounds = [
+            [pool.submit(train_and_measure, project, study, run) for run in runs if only is None or run.arm in only]
+            for _, runs in groupby(study.runs(), key=lambda run: run.seed)
+        ]
+        base.result()
+        for each in rounds:
+            for future in each:
+                future.result()
+            after_round([run for run in study.runs() if is_measured(project, study, run)], annotators)
+
+
+def train_and_measure(project: Project, study: Study, run: Run) -> None:
+    """One run, in a process of its own."""
+    from making import measure_run, train
+
+    train(project, study, run)
+    measure_run(project, study, run)
+
+
+@contextmanager
+def at_once(processes: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that share the cores evenly; the first failure, or Ctrl-C, ends what has not begun."""
+    import torch
+
+    threads = max(1, torch.get_num_threads() // processes)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_few_threads, initargs=(threads,)) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _few_threads(count: int) -> None:
+    import torch
+
+    torch.set_num_threads(count)
 
 
 def results_folder(study_file: Path, by: Reduction, *, out: Path) -> Path:
@@ -80,6 +123,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, help="so many held-out prompts")
     parser.add_argument("--pairs", type=float, default=1.0, help="share of the pairs and labels")
     parser.add_argument("--steps", type=int, help="training steps")
+    parser.add_argument("--processes", type=int, default=2, help="so many runs at once, which share the cores")
     parser.add_argument("--quick", action="store_true", help="a few minutes: checks the machinery, not the numbers")
     return parser.parse_args()
 
@@ -114,7 +158,7 @@ def main() -> None:
         write_results(report, study, folder)
         print(table(report), flush=True)
 
-    run_study(project, study, only=arguments.only, after_round=after_round)
+    run_study(project, study, only=arguments.only, after_round=after_round, processes=arguments.processes)
     print(f"results are in {folder}")
 
 
@@ -123,3 +167,5 @@ if __name__ == "__main__":
         main()
     except (BadInput, Interrupted) as error:
         sys.exit(f"run.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit("run.py: stopped; the same command goes on")

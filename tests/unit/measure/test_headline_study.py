@@ -43,7 +43,7 @@ def test_the_main_study_in_counts(headline):
     """5 arms of 5 seeds; 1120 pairs of each kind; base and 25 runs with 512 + 64 * 4 clips; 60 steps of 16 pairs."""
     plan = headline["plan"].plan(headline["study"].load_study(FOLDER / "headline.toml"))
     assert (plan.num_runs, plan.num_pairs, plan.num_pair_visits) == (25, 2240, 25 * 60 * 16)
-    assert (plan.num_measured_clips, plan.num_decoded_clips) == (26 * 768, 512)
+    assert (plan.num_measured_clips, plan.num_decoded_clips) == (26 * 640, 512)
 
 
 @pytest.mark.parametrize("path", STUDIES[2:], ids=lambda path: path.stem)
@@ -73,7 +73,7 @@ def test_a_reduced_study_is_less_of_the_same_and_says_so(headline):
     assert [pairs.num_pairs for pairs in study.pairs.values()] == [280, 280]
     assert [labels.num_pairs for labels in study.labels.values()] == [80, 240, 240]
     assert (study.data.world.num_clips, study.data.world.num_held_out) == (282 + 128, 128)
-    assert (study.measure.num_prompts, study.diversity.num_prompts) == (128, 16)
+    assert (study.measure.num_prompts, study.diversity.num_prompts) == (128, 8)
     assert {study.config_of(arm, seed=0).num_steps for arm in study.arms.values()} == {60}
     assert (len(study.runs()), study.seeds) == (10, (0, 1))
     assert names.reduced(study, names.Reduction()) is study
