@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
+from densedpo.generate.first_frames import first_tensors
 from densedpo.generate.pairs import condition_of, first_of, load_model, start_of
 from densedpo.generate.sampler import sample, stack_schedules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from densedpo.adapters.base import VideoModel
+    from densedpo.adapters.base import FirstFrame, VideoModel
     from densedpo.generate.plan import PairPlan, PlannedPair
 
 VIDEO_BITS_PER_PIXEL: Final = 0.5  # of H.264 at crf 8 on ordinary footage; plain scenes take a tenth of it
@@ -69,7 +70,7 @@ def estimate_by(plan: PairPlan, todo: Sequence[PlannedPair], seconds: Callable[[
     return Estimate(
         num_pairs=len(todo),
         num_done=num_done,
-        disk_bytes=len(todo) * _pair_bytes(model),
+        disk_bytes=len(todo) * _pair_bytes(model, first_of(model, todo[:1])),
         time_s=time_s,
         memory_bytes=_peak_bytes(torch.device(plan.device)),
     )
@@ -98,10 +99,12 @@ def _time_step(model: VideoModel, batch: Sequence[PlannedPair]) -> tuple[float, 
     return step_s, time.perf_counter() - started
 
 
-def _pair_bytes(model: VideoModel) -> int:
+def _pair_bytes(model: VideoModel, first: FirstFrame | None) -> int:
+    """Of both clips' latents and video, and of the frame that they continue."""
     geometry = model.geometry
     pixels = 2 * geometry.num_frames * geometry.height * geometry.width
-    return 2 * 4 * math.prod(geometry.latent_shape) + round(pixels * VIDEO_BITS_PER_PIXEL / 8)
+    given = sum(tensor.numel() * tensor.element_size() for tensor in first_tensors(first).values())
+    return 2 * 4 * math.prod(geometry.latent_shape) + given + round(pixels * VIDEO_BITS_PER_PIXEL / 8)
 
 
 def _peak_bytes(device: torch.device) -> int:

@@ -17,11 +17,13 @@ from densedpo.core.errors import BadInput
 from densedpo.core.media import read_mp4, write_mp4
 from densedpo.core.records import Clip, Pair, Preference, read_jsonl, write_jsonl
 from densedpo.core.workspace import Project, init_project
+from densedpo.learn.audit.margins import segment_margins
 from densedpo.learn.config import LearnConfig
 from densedpo.learn.errors import clip_errors, frame_errors, residuals
 from densedpo.learn.feed.batch import ClipBatch, Draws, Source
 from densedpo.learn.feed.inputs import read_clips, read_pairs
 from densedpo.learn.feed.order import TimeDensity, Visit
+from densedpo.learn.watch.evaluate import FrameReward
 from toy import add_lora, add_toy_clips, toy_frames, toy_scene
 from toy_families import IMAGE_FAMILIES
 
@@ -132,9 +134,13 @@ def test_pairs_of_a_model_that_was_given_nothing_do_not_fit(labelled: tuple[Path
         read_pairs(project.pairs("g"), project.preferences("p"), text_only, model.fingerprint)
 
 
-def test_what_knows_no_first_frame_is_refused(labelled: tuple[Path, Project, VideoModel]) -> None:
+def test_what_knows_no_first_frame_is_refused_and_what_does_is_estimated(
+    labelled: tuple[Path, Project, VideoModel],
+) -> None:
     folder, project, _ = labelled
-    done = densedpo("generate", "corrupted", "c", "--project", project.root, "--model", folder)
+    common = ("--project", project.root, "--model", folder)
+    run("generate", "independent", "d", *common, "--dry-run", *settings(num_pairs=1, num_steps=2))
+    done = densedpo("generate", "corrupted", "c", *common)
     assert done.code == 2
     assert "continues a first frame: corrupted pairs are made with text-to-video models alone" in done.err
 
@@ -147,6 +153,17 @@ def test_a_pair_without_its_frame_is_refused(labelled: tuple[Path, Project, Vide
     draws = Draws(noise_seed=0, count=1, density=TimeDensity.of(LearnConfig()))
     with pytest.raises(BadInput, match="does not hold the first frame that this model continues"):
         Source(model).pairs([replace(pair, latents=bare)], [Visit(index=0, draw=0)], draws)
+
+
+def test_the_audit_leaves_the_given_frame_out(labelled: tuple[Path, Project, VideoModel]) -> None:
+    """Rewards 9, 1, 3 with beta 2: nothing of the given frame, and 2/2 * (1 + 3) / 2 = 2 of the rest."""
+    _, project, model = labelled
+    (pair,) = read_pairs(project.pairs("g"), project.preferences("p"), model.geometry, model.fingerprint)
+    reward = FrameReward(
+        pair_id=pair.id, labels_per_latent_frame=(0, 1, 1), implicit_reward_per_latent_frame=(9.0, 1.0, 3.0)
+    )
+    found = segment_margins(pair.labels, reward, beta=2.0)
+    assert (found.labels, found.answered, found.margins) == ((0, 1), (False, True), (0.0, 2.0))
 
 
 def test_a_real_clip_continues_its_own_frame(labelled: tuple[Path, Project, VideoModel]) -> None:
