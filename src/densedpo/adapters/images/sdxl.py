@@ -71,17 +71,34 @@ class ImageModel:
             BadInput: see `check_image_model`; or a file does not fit its config.
         """
         import torch
-        from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+        from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
+        from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-        from densedpo.adapters.loading import loading
+        from densedpo.adapters.loading import load_component, loading
 
         check_image_model(folder, unet)
+        where = torch.device(device)
         precision = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[dtype]
-        common = {"torch_dtype": precision, "local_files_only": True, "use_safetensors": True}
         with loading(folder):
-            swapped = {} if unet is None else {"unet": UNet2DConditionModel.from_pretrained(unet, **common)}
-            pipeline = StableDiffusionXLPipeline.from_pretrained(folder, **common, **swapped, add_watermarker=False)
-        self._pipeline: StableDiffusionXLPipeline = pipeline.to(device)
+            pipeline = StableDiffusionXLPipeline.from_pretrained(
+                folder,
+                unet=load_component(
+                    UNet2DConditionModel.from_pretrained, unet or folder / "unet", device=where, torch_dtype=precision
+                ),
+                vae=load_component(AutoencoderKL.from_pretrained, folder / "vae", device=where, torch_dtype=precision),
+                text_encoder=load_component(
+                    CLIPTextModel.from_pretrained, folder / "text_encoder", device=where, dtype=precision
+                ),
+                text_encoder_2=load_component(
+                    CLIPTextModelWithProjection.from_pretrained,
+                    folder / "text_encoder_2",
+                    device=where,
+                    dtype=precision,
+                ),
+                local_files_only=True,
+                add_watermarker=False,
+            )
+        self._pipeline: StableDiffusionXLPipeline = pipeline
         self._pipeline.set_progress_bar_config(disable=True)
         self._dtype = precision
 
