@@ -9,7 +9,7 @@ from densedpo.core.records import Pair, Preference, write_jsonl
 from densedpo.core.workspace import Project
 from toy import SMALL, toy_scene
 
-RANGES = ((0, 5), (5, 9))  # latent frames 0 and 1, latent frame 2
+RANGES = ((0, 5), (5, 9))  # with a stride of 4 latent frames 0 and 1, latent frame 2
 SHIFT = 0.3
 
 
@@ -70,7 +70,9 @@ def add_toy_pairs(project: Project, model, *, num_train: int = 12, num_validatio
         base = seeds.noise(model.geometry.latent_shape, "toy base", index)
         detail = 0.1 * seeds.noise(model.geometry.latent_shape, "toy detail", index)
         first, second = preference.labels
-        shift = torch.tensor([first, first, second]).view(1, 3, 1, 1) * SHIFT
+        num_first = (RANGES[0][1] - 1) // model.geometry.temporal_stride + 1
+        num_second = model.geometry.num_latent_frames - num_first
+        shift = torch.tensor([first] * num_first + [second] * num_second).view(1, -1, 1, 1) * SHIFT
         save_file({"a": base + detail + shift, "b": base - detail - shift}, folder / pair.latents)
         pairs.append(pair)
         preferences.append(preference)

@@ -27,6 +27,7 @@ from densedpo.adapters.layouts import animatediff as layout
 from densedpo.adapters.loading import Opened, UnknownWords
 from densedpo.adapters.lora import load_lora, save_lora
 from densedpo.adapters.pixels import decode_clips, encode_clips, encode_frames, no_first_frame
+from densedpo.adapters.sparse_causal import set_num_frames, use_sparse_causal
 from densedpo.core.paths import noise_levels, path_norm, timestep_at
 
 if TYPE_CHECKING:
@@ -53,13 +54,17 @@ class AnimateDiffModel:
         self.geometry, self.defaults = opened.geometry, opened.defaults
         self.fingerprint, self.vae_fingerprint = opened.fingerprint, opened.vae_fingerprint
         self._opened, self._device, self._dtype = opened, opened.device, opened.dtype
+        self._sparse_causal = layout.settings_of(opened.folder).sparse_causal
         self._scheduler = ddim_scheduler(opened.folder)
         self._levels = noise_levels(self._scheduler.alphas_cumprod).to(self._device)
         self.trained_t = (float(self._levels[0]), float(self._levels[-1]))
 
     @cached_property
     def _unet(self) -> UNetMotionModel:
-        return self._opened.denoiser(UNetMotionModel.from_pretrained, "unet")
+        unet = self._opened.denoiser(UNetMotionModel.from_pretrained, "unet")
+        if self._sparse_causal is not None:
+            use_sparse_causal(unet, num_frames=self.geometry.num_frames, kernel=self._sparse_causal)
+        return unet
 
     @cached_property
     def _vae(self) -> AutoencoderKL:
@@ -150,6 +155,8 @@ class AnimateDiffModel:
         """
         rows = t.to(self._device, torch.float32)[:, None, None, None, None]
         z = x_t.to(self._device, torch.float32) / path_norm(rows)
+        if self._sparse_causal is not None:
+            set_num_frames(self._unet, x_t.shape[2])  # a batch of images does not say how many of them are a clip
         eps: Tensor = self._unet(
             sample=text.hold(z).to(self._dtype),  # a first frame that is given is clean, and not scaled with the rest
             timestep=timestep_at(self._levels, rows.flatten()),

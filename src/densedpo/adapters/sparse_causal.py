@@ -212,6 +212,13 @@ def use_sparse_causal(denoiser: torch.nn.Module, *, num_frames: int, kernel: Ker
     return len(layers)
 
 
+def set_num_frames(denoiser: torch.nn.Module, num_frames: int) -> None:
+    """Tells the layers that are sparse-causal that the clips of the next forward have another length."""
+    for layer in _self_attention(denoiser):
+        if isinstance(layer.processor, SparseCausalImages | SparseCausalTokens):
+            layer.processor.num_frames = num_frames
+
+
 def sparse_causal_of(denoiser: torch.nn.Module) -> str:
     """What is in force, read back from the layers: `full`, or the kernel, or `mixed` where layers differ."""
     found = {

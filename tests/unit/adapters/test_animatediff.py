@@ -114,6 +114,25 @@ def test_the_spatial_attention_becomes_sparse_causal_and_trains(folder: Path) ->
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
 
 
+def test_its_settings_ask_for_sparse_causal_attention_at_any_length(folder: Path, copy: Path) -> None:
+    """It is another model of the same weights, whatever the kernel; clips of five frames do not mix in its batch."""
+    change(copy / "densedpo.json", sparse_causal="gathered")
+    plain, model = load(folder), load(copy)
+    assert sparse_causal_of(model.denoiser) == "gathered"
+    assert model.fingerprint != plain.fingerprint
+    change(copy / "densedpo.json", sparse_causal="masked")
+    assert catalogue.fingerprint(copy) == model.fingerprint
+    channels, _, rows, columns = model.geometry.latent_shape
+    x, t = noise((9, channels, 5, rows, columns), "x"), torch.linspace(0.1, 0.9, 9)
+    text = model.encode_text([CAPTION] * 9)
+    found = predicted(model, x, t, text)
+    torch.testing.assert_close(
+        found[4:5], predicted(model, x[4:5], t[4:5], text.rows(torch.tensor([4]))), atol=1e-4, rtol=1e-4
+    )
+    use_sparse_causal(plain.denoiser, num_frames=5, kernel="masked")
+    torch.testing.assert_close(found, predicted(plain, x, t, text), atol=1e-4, rtol=1e-4)
+
+
 def predicted(model: VideoModel, x: torch.Tensor, t: torch.Tensor, text) -> torch.Tensor:
     with torch.no_grad():
         return model.predict(x, t, text)

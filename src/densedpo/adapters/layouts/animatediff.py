@@ -7,7 +7,7 @@ the latents of a given first frame stand clean in their place at every noise lev
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from densedpo.adapters.directory import Factors, Family, Settings, integer, read_json, read_settings
 from densedpo.core.errors import BadInput
@@ -20,7 +20,18 @@ CLASSES: Final[dict[str, tuple[str, ...]]] = {
 }
 # attention over places, to the caption, and over time
 LORA_TARGETS: Final = ("to_q", "to_k", "to_v", "to_out.0")
-ANIMATEDIFF: Final = Settings(
+
+
+class AnimateDiffSettings(Settings):
+    """Settings with HuViDPO's attention between frames: the kernel that computes it (`adapters.sparse_causal`).
+
+    None is attention within each frame, as the released models have it.
+    """
+
+    sparse_causal: Literal["gathered", "flex", "masked"] | None = None
+
+
+ANIMATEDIFF: Final = AnimateDiffSettings(
     num_frames=16, height=512, width=512, fps=8.0, max_sequence_length=77, num_steps=50, guidance_scale=7.5
 )
 # what the sampler and the noise path rest on
@@ -34,7 +45,7 @@ SCHEDULE: Final[dict[str, object]] = {
 OTHER_INPUTS: Final = ("addition_embed_type", "encoder_hid_dim_type", "time_cond_proj_dim")
 
 
-def settings_of(folder: Path) -> Settings:
+def settings_of(folder: Path) -> AnimateDiffSettings:
     """The model's settings."""
     return read_settings(folder, ANIMATEDIFF)
 
@@ -81,6 +92,11 @@ def _refuse_schedule(path: Path) -> None:
             raise BadInput(f"{path}: {key} is {schedule[key]!r}; only {expected!r} is supported")
 
 
+def recorded(folder: Path) -> dict[str, object]:
+    """The pattern of attention, which makes another model of the same weights; whatever kernel computes it."""
+    return {} if settings_of(folder).sparse_causal is None else {"sparse_causal": True}
+
+
 FAMILY: Final = Family(
     name="AnimateDiff",
     pipeline="AnimateDiffPipeline",
@@ -89,6 +105,7 @@ FAMILY: Final = Family(
     factors=factors,
     lora_targets=LORA_TARGETS,
     refuse=refuse,
+    recorded=recorded,
     denoisers=lambda folder: ("unet",),  # noqa: ARG005
     first_frame=lambda folder: (False, True),  # noqa: ARG005
 )
