@@ -232,6 +232,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--recompute", action="store_true", help="each block's activations again in the backward")
     parser.add_argument("--quick", action="store_true", help="a toy size and two rounds")
     parser.add_argument("--out", type=Path, default=Path("build/step_cost"))
     parser.add_argument("--memory-of", choices=VARIANTS, help="only this variant's memory, as JSON")
@@ -240,7 +241,10 @@ def main() -> None:
         parser.error("--clock cpu counts the time of all threads: set OMP_NUM_THREADS=1 and leave --device cpu")
     set_quiet(True)
     size, num_pairs, rounds = ("toy", 2, 2) if options.quick else (options.size, options.pairs, options.rounds)
-    scale = Scale(size=size, num_pairs=num_pairs, rounds=rounds, device=options.device, clock=options.clock)
+    scale = Scale(
+        size=size, num_pairs=num_pairs, rounds=rounds, device=options.device, clock=options.clock,
+        recompute=options.recompute,
+    )  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
         if options.memory_of is not None:
             print(json.dumps(measure_memory(scale, options.memory_of, Path(name))))
@@ -250,7 +254,7 @@ def main() -> None:
     results = {variant: times.variants[variant] | _memory_in_a_process(variant) for variant in VARIANTS}
     options.out.mkdir(parents=True, exist_ok=True)
     row = {"scale": {"size": scale.size, "pairs": scale.num_pairs, "rounds": scale.rounds, "device": scale.device,
-                     "clock": scale.clock},
+                     "clock": scale.clock, "recompute": scale.recompute},
            "threads": torch.get_num_threads(), "results": results, "fill_of_a_draw_s": times.fill_s,
            "step_of_a_whole_run_by_draws": times.whole_run, "visits": VISITS, "made": provenance()}  # fmt: skip
     (options.out / "results.json").write_text(json.dumps(row, indent=2) + "\n", encoding="utf-8")
