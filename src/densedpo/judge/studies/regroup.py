@@ -31,11 +31,15 @@ class Half:
     side: ClipSide
 
 
-def regrouped(a: Half, b: Half, source: PairSet, *, prefix: str) -> Pair:
-    """The row of a pair of two clips of one prompt; its id follows from what the clips were made from."""
+def regrouped(a: Half, b: Half, source: PairSet, *, prefix: str, model: str | None = None) -> Pair:
+    """The row of a pair of two clips of one prompt; its id follows from what the clips were made from.
+
+    Args:
+        model: stands in the id for the identity of the model that made the clips, by default that itself.
+    """
     of_a, of_b = source.by_id[a.pair_id], source.by_id[b.pair_id]
     keys = (_noise_key(of_a, a), _noise_key(of_b, b))
-    pair_id = f"{prefix}-{sha256_json([of_a.model, *keys, of_a.caption])[:16]}"
+    pair_id = f"{prefix}-{sha256_json([model or of_a.model, *keys, of_a.caption])[:16]}"
     return replace(
         of_a,
         id=pair_id,

@@ -31,7 +31,7 @@ def write_chosen(
     """Writes pairs/chosen and preferences/chosen.jsonl of a round; does nothing where they are there already."""
     rollouts, folder = PairSet.read(project.pairs(ROLLOUTS)), project.pairs(CHOSEN)
     # like any pair they have a and b in the order in which they were made
-    pairs = [regrouped(_half(choice.a), _half(choice.b), rollouts, prefix="chosen") for choice in choices]
+    pairs = [_pair(choice, rollouts) for choice in choices]
     if not folder.is_dir() or read_stamp(folder) is None:
         with writing(folder):
             for choice, pair in zip(choices, pairs, strict=True):
@@ -49,6 +49,15 @@ def write_chosen(
     seconds = config.segment_seconds or pairs[0].num_frames / pairs[0].fps
     preferences = collect(chosen, store, segment_seconds=seconds, only_annotators=[annotator])
     write_preferences(preferences, project, CHOSEN)
+
+
+def _pair(choice: Choice, rollouts: PairSet) -> Pair:
+    """The row of a chosen pair.
+
+    Noise and t of the steps are drawn by its id, so that this says nothing of the policy, whose last bits depend on how
+    many processes there are. A visit to a prompt comes once in a run, and with it its noise keys.
+    """
+    return regrouped(_half(choice.a), _half(choice.b), rollouts, prefix="chosen", model="policy")
 
 
 def _half(rollout: Rollout) -> Half:

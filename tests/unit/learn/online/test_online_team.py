@@ -19,7 +19,7 @@ from densedpo.learn.processes.meanwhile import first_works
 from densedpo.learn.processes.team import ALONE, Team
 from online_runs import online_config, online_together, rounds, rows, signalled_on_the_second, train_online
 
-# names that no number of processes changes: those of the policy, and so of its pairs, have its last bits
+# what no number of processes changes: the identity of the policy, and of the pairs that it made, has its last bits
 ROUND = ("round", "first_step", "last_step", "num_rollouts", "num_pairs", "num_tied", "num_unscored")
 
 
@@ -45,6 +45,8 @@ def test_two_processes_are_one_to_float_tolerance(done: Project, prompted: Proje
     assert summary["strategy"] == "data parallel over 2 processes, gloo, cpu"
     made, alone = (PairSet.read(root.run("small") / "rounds/0000/pairs/rollouts") for root in (prompted, done))
     assert [(pair.noise_key_a, pair.caption) for pair in made] == [(pair.noise_key_a, pair.caption) for pair in alone]
+    learned, wanted = (PairSet.read(root.run("small") / "rounds/0002/pairs/chosen") for root in (prompted, done))
+    assert list(learned.by_id) == list(wanted.by_id)  # noise and t of the steps are drawn by these
 
 
 @pytest.mark.slow
