@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from densedpo.core.paths import eps_from_velocity, eta_to_alpha_bar, noised, velocity, x0_from_velocity
+from densedpo.core.paths import (
+    eps_from_velocity,
+    eta_to_alpha_bar,
+    noised,
+    path_norm,
+    velocity,
+    without_signal,
+    x0_from_velocity,
+)
 from densedpo.core.seeds import noise
 
 X0 = noise((3, 2, 5, 4, 4), 1, "x0")
@@ -18,6 +26,14 @@ def test_the_path_goes_from_clean_to_noise() -> None:
     assert torch.equal(x_t[0], X0[0])
     assert torch.equal(x_t[2], EPS[2])
     torch.testing.assert_close(x_t[1], 0.63 * X0[1] + 0.37 * EPS[1])
+
+
+def test_sampling_begins_with_the_noise_itself_where_nothing_else_is_left() -> None:
+    """At t = 1 bit for bit; at 0.6 with the path's variance of 0.16 + 0.36 for unit ends."""
+    start = without_signal(EPS[:2], torch.tensor([1.0, 0.6]))
+    assert torch.equal(start[0], EPS[0])
+    torch.testing.assert_close(start[1], EPS[1] * 0.52**0.5)
+    torch.testing.assert_close(start[1] / path_norm(torch.tensor(0.6)), EPS[1])
 
 
 def test_velocity_gives_both_ends_back() -> None:
