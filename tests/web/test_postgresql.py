@@ -35,14 +35,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
     folder = tmp_path_factory.mktemp("pg")
     root = os.geteuid() == 0
     if root:  # PostgreSQL refuses to run as root
-        below = len(Path(tempfile.gettempdir()).resolve().parts)
-        for parent in (folder, *folder.resolve().parents):
-            if len(parent.parts) > below:
-                parent.chmod(0o755)
         shutil.chown(folder, "postgres", "postgres")
     as_user = ["runuser", "-u", "postgres", "--"] if root else []
 
     def run(program: str, *arguments: str) -> None:
+        below = len(Path(tempfile.gettempdir()).resolve().parts)
+        for parent in (folder, *folder.resolve().parents):
+            if root and len(parent.parts) > below:
+                parent.chmod(0o755)  # each time: another run of pytest closes the folder that they share
         command = [*as_user, str(programs / program), *arguments]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder, timeout=300)
 
