@@ -36,6 +36,7 @@ def assert_same_run(ours: Path, theirs: Path) -> None:
         torch.testing.assert_close(mine[name], tensor, rtol=1e-2, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_to_float_tolerance(done: Project, prompted: Project, toy_model_dir: Path):
     """With 3 of 4 pairs of rollouts in a batch of each: 4 fall to them as 2 and 2."""
     config = online_config({"strategy": "data_parallel"}, pairs_per_batch=3)
