@@ -119,11 +119,12 @@ def stages(
     from densedpo.core.workspace import find_project
     from densedpo.learn.stages import Stages, StagesConfig, learn_stages, stage_inputs
 
+    settings = load_config(StagesConfig, config, set_)
     asked = Stages(
         project=find_project(project),
         name=name,
         model=model,
-        config=load_config(StagesConfig, config, set_),
+        config=settings,
         pairs=pairs,
         preferences=preferences,
         allow_stale=allow_stale,

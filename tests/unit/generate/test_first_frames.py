@@ -24,6 +24,9 @@ from densedpo.generate.first_frames import DrawnFrame, FrameFile, png_of
 from toy import TEXT_WIDTH, add_toy_clips, build_tokenizer
 from toy_families import ANIMATEDIFF
 
+# diffusers' Euler schedulers hand tensors to numpy in a way that it will refuse one day
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
+
 
 def toy_sdxl():
     """A random `StableDiffusionXLPipeline` with two text encoders and its extra inputs for sizes."""
