@@ -114,7 +114,7 @@ def test_frames_are_drawn_once_and_pairs_continue_them(made: tuple[Path, Path, P
         )
         held = video_model.encode_first(picture[None]).held
         assert torch.equal(tensors["first.held"], held[0])
-        assert torch.equal(tensors["a"], theirs["a"])
+        torch.testing.assert_close(tensors["a"], theirs["a"], atol=1e-4, rtol=0)
         decoded = video_model.decode_latents(tensors["a"][None])[0]
         shown, _ = read_pair_mp4(project.pairs("matched") / other.video, pixel_scale=other.pixel_scale)
         # the mp4 is lossy: closer to the matched clip than to the plain one
