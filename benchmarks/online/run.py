@@ -132,14 +132,23 @@ def measure(project: Project, name: str, run: str | None, config: MeasureConfig)
     measure_plan(plan, clip_source(plan))
 
 
-def values(project: Project, arm: str, metric: str, seeds: Sequence[int]) -> dict[tuple[int, str, int], float | None]:
-    """One metric of an arm by training seed, prompt and sampling seed; of the base, which has one, for every seed."""
-    found = {}
+def values(project: Project, arm: str, metric: str, seeds: Sequence[int]) -> dict[tuple[int, str], float | None]:
+    """One metric of an arm by training seed and prompt; of the base, which has one training, for every seed."""
+    found: dict[tuple[int, str], float | None] = {}
     for seed in seeds:
         name = BASE if arm == BASE else f"{arm}-{seed}"
-        for score in read_measured(project, name).scores:
-            found[seed, score.prompt_id, score.number] = score.values.get(metric)
+        clips = [(score.prompt_id, score.values.get(metric)) for score in read_measured(project, name).scores]
+        found |= {(seed, prompt): value for prompt, value in means(clips).items()}
     return found
+
+
+def means(clips: Sequence[tuple[str, float | None]]) -> dict[str, float | None]:
+    """The mean of each prompt's clips, of those that have a value; None where none has."""
+    by_prompt: dict[str, list[float]] = {prompt: [] for prompt, _ in clips}
+    for prompt, value in clips:
+        if value is not None:
+            by_prompt[prompt].append(value)
+    return {prompt: sum(own) / len(own) if own else None for prompt, own in by_prompt.items()}
 
 
 def contrasts(project: Project, study: Study, seeds: Sequence[int]) -> list[dict[str, object]]:

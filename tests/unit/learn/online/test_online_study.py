@@ -101,6 +101,12 @@ def test_a_claim_holds_where_the_interval_lies_on_its_side_of_0(modules, goal, l
     assert claim.holds(low, high) is holds
 
 
+def test_a_prompt_counts_once_whatever_the_number_of_its_clips(modules):
+    """Of two clips with 1 and 3 the mean is 2; a clip without a value does not count; a prompt without any has none."""
+    clips = [("p0", 1.0), ("p0", 3.0), ("p1", 5.0), ("p1", None), ("p2", None)]
+    assert modules["run"].means(clips) == {"p0": 2.0, "p1": 5.0, "p2": None}
+
+
 def test_every_claim_is_about_a_contrast_and_a_metric_of_the_study(study):
     assert {(claim.arm, claim.against) for claim in study.claims} <= set(study.contrasts)
     assert {claim.metric for claim in study.claims} <= set(study.metrics)
