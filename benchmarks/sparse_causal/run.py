@@ -11,7 +11,8 @@ FlexAttention: it has to be asked for (`--kernels`), for want of a quick compile
 Every round measures all of them at every length, by turns, and a ratio is of two times of one round; the median over
 rounds is told. Time is processor time, memory the growth of the process's peak of resident memory while one call runs
 (Linux with glibc), forward and backward. The exponent is the slope of log cost over log frames over all lengths: 1 is
-linear, 2 quadratic.
+linear, 2 quadratic. `results/` holds two runs beside other work: one as above, and `longer_one_thread.json` with
+`--kernels full masked gathered --frames 8 16 32 64`, where full attention is nearer to its limit.
 """
 
 from __future__ import annotations
