@@ -27,22 +27,21 @@ PASSWORD = "long and secret"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
-    """A cluster of its own, reached through a socket in its folder."""
+def server() -> Iterator[URL]:
+    """A cluster of its own, reached through a socket in its folder.
+
+    The folder is not one of pytest's, which any run of pytest closes to the user that PostgreSQL runs as.
+    """
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     require(found[-1] if found else Path("/usr/lib/postgresql/bin/initdb"), "postgresql")
     programs = found[-1].parent
-    folder = tmp_path_factory.mktemp("pg")
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
     root = os.geteuid() == 0
     if root:  # PostgreSQL refuses to run as root
         shutil.chown(folder, "postgres", "postgres")
     as_user = ["runuser", "-u", "postgres", "--"] if root else []
 
     def run(program: str, *arguments: str) -> None:
-        below = len(Path(tempfile.gettempdir()).resolve().parts)
-        for parent in (folder, *folder.resolve().parents):
-            if root and len(parent.parts) > below:
-                parent.chmod(0o755)  # each time: another run of pytest closes the folder that they share
         command = [*as_user, str(programs / program), *arguments]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder, timeout=300)
 
@@ -65,6 +64,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
         )
     finally:
         run("pg_ctl", "--pgdata", str(folder / "data"), "--mode", "immediate", "stop")
+        shutil.rmtree(folder)
 
 
 @pytest.fixture
