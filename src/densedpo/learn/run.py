@@ -35,7 +35,7 @@ _OF_THE_MACHINE: Final = ("strategy", "process_timeout_min", "reference_copy", "
 # settings that runs of an earlier version did not have: left out at their default, so that those runs go on
 _ADDED: Final = (
     "flip_rate", "winner_anchor", "stop_on_alarm", "ema_decay", "memory", "checkpoint_activations", "train", "adam_eps",
-    "trainable", "start_from",
+    "trainable", "start_from", "level_weights",
 )  # fmt: skip
 
 
@@ -257,7 +257,7 @@ def _start(project: Project, name: str, model: str | Path, config: LearnConfig, 
 
 def settings_identity(config: LearnConfig) -> dict[str, JsonValue]:
     """The settings that make a run this run, without those of the machine."""
-    defaults = {name: field.default for name, field in type(config).model_fields.items()}
+    defaults = type(config).model_construct().model_dump(mode="json")  # what is required has none, and is left out
     return {
         name: value
         for name, value in config.model_dump(mode="json").items()
