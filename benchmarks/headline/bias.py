@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from study import GuidedPairs
+from study import GuidedPairs, IndependentPairs
 
 from densedpo.core.records import to_row
 from densedpo.judge.pairset import PairSet
@@ -44,7 +44,7 @@ def motion_bias(project: Project, study: Study, annotators: Mapping[str, str]) -
     sets = study.used_pairs()
     guided = [name for name, config in sets.items() if isinstance(config, GuidedPairs)]
     for one in guided:
-        for other in sets.keys() - set(guided):
+        for other in [name for name, config in sets.items() if isinstance(config, IndependentPairs)]:
             both = [PairSet.read(project.pairs(name)) for name in (one, other)]
             moved, apart = (measure_pairs(each, folder, segment_seconds=SEGMENT_S) for each in both)
             check = alignment(moved, both[0], apart, both[1], seed=0, num_draws=NUM_DRAWS)

@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from study import GuidedPairs, OracleLabels, ReferenceLabels
+from study import CorruptedPairs, GuidedPairs, OracleLabels, RealLabels, ReferenceLabels
 
 from densedpo.adapters import catalogue
 from densedpo.core.errors import BadInput
 from densedpo.core.records import Preference, read_jsonl
 from densedpo.data.latents import encode_clips
 from densedpo.data.world import add_world
+from densedpo.generate.corrupted.plan import plan_corrupted
+from densedpo.generate.corrupted.run import generate_corrupted
 from densedpo.generate.pairs import generate_pairs
 from densedpo.generate.plan import plan_guided, plan_independent
 from densedpo.judge.aggregate import summarise
+from densedpo.judge.known import RealJudge
 from densedpo.judge.oracle import OracleConfig, OracleJudge
 from densedpo.judge.pairset import PairSet
 from densedpo.judge.preferences import Preferences, collect, write_preferences
@@ -43,8 +46,12 @@ def make_pairs(project: Project, study: Study) -> None:
     add_world(project, geometry=catalogue.geometry(study.model), config=study.data)
     encode_clips(project, catalogue.load(study.model), batch=study.data.latent_batch)
     for name, config in study.used_pairs().items():
-        plan = plan_guided if isinstance(config, GuidedPairs) else plan_independent
-        generate_pairs(plan(project, name, model=study.model, config=config))
+        if isinstance(config, CorruptedPairs):
+            generate_corrupted(plan_corrupted(project, name, model=study.model, config=config))
+        elif isinstance(config, GuidedPairs):
+            generate_pairs(plan_guided(project, name, model=study.model, config=config))
+        else:
+            generate_pairs(plan_independent(project, name, model=study.model, config=config))
 
 
 def label(project: Project, study: Study) -> dict[str, str]:
@@ -80,6 +87,8 @@ def judge_of(project: Project, labels: Labels) -> Judge:
         return OracleJudge(OracleConfig(**options))
     if isinstance(labels.judge, ReferenceLabels):
         return ReferenceJudge(ReferenceConfig(**options), RealClips.of(project.clips))
+    if isinstance(labels.judge, RealLabels):
+        return RealJudge()
     return RewardJudge(RewardConfig(**options))
 
 

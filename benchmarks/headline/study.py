@@ -13,6 +13,8 @@ from densedpo.core.config import Config
 from densedpo.core.errors import BadInput
 from densedpo.data.config import DataConfig
 from densedpo.generate.config import GuidedConfig, IndependentConfig
+from densedpo.generate.corrupted.config import CorruptedConfig
+from densedpo.judge.known import RealConfig
 from densedpo.judge.oracle import OracleConfig
 from densedpo.judge.reference import ReferenceConfig
 from densedpo.judge.reward.judge import RewardConfig
@@ -36,6 +38,15 @@ class IndependentPairs(IndependentConfig):
     kind: Literal["independent"]
 
 
+class CorruptedPairs(CorruptedConfig):
+    """Pairs of a real clip and a worse copy of it."""
+
+    kind: Literal["corrupted"]
+
+
+Pairs = Annotated[GuidedPairs | IndependentPairs | CorruptedPairs, Field(discriminator="kind")]
+
+
 class OracleLabels(OracleConfig):
     """Answers of the oracle, with its imperfections."""
 
@@ -54,11 +65,17 @@ class RewardLabels(RewardConfig):
     kind: Literal["reward"]
 
 
+class RealLabels(RealConfig):
+    """What is known of corrupted pairs: the real clip is better."""
+
+    kind: Literal["real"]
+
+
 class Labels(Config):
     """Answers about a set of pairs; learned from are those about the first `num_pairs` of its training pairs."""
 
     pairs: str
-    judge: OracleLabels | ReferenceLabels | RewardLabels = OracleLabels()
+    judge: OracleLabels | ReferenceLabels | RewardLabels | RealLabels = OracleLabels()
     num_pairs: int | None = Field(default=None, ge=1)
 
 
@@ -108,7 +125,7 @@ class Study(Config):
 
     model: str = "tiny"
     data: DataConfig
-    pairs: dict[str, Annotated[GuidedPairs | IndependentPairs, Field(discriminator="kind")]]
+    pairs: dict[str, Pairs]
     labels: dict[str, Labels]
     learn: dict[str, object] = Field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
@@ -160,7 +177,7 @@ class Study(Config):
         used = {arm.labels for arm in self.arms.values()}
         return {name: labels for name, labels in self.labels.items() if name in used}
 
-    def used_pairs(self) -> dict[str, GuidedPairs | IndependentPairs]:
+    def used_pairs(self) -> dict[str, Pairs]:
         """The pairs that used labels are about."""
         used = {labels.pairs for labels in self.used_labels().values()}
         return {name: pairs for name, pairs in self.pairs.items() if name in used}
@@ -286,7 +303,9 @@ def _quick(study: Study) -> Study:
     few = {"num_steps": 4, "warmup_steps": 1, "batch_pairs": 4, "eval_every": 2, "eval_pairs": 4, "eval_draws": 1}
     changes: dict[str, object] = {
         "learn": {**study.learn, **few},
-        "pairs": {name: _with(pairs, num_steps=8) for name, pairs in study.pairs.items()},
+        "pairs": {
+            name: pairs if pairs.num_steps is None else _with(pairs, num_steps=8) for name, pairs in study.pairs.items()
+        },
         # fewer, since which of so few pairs are for validation is chance
         "labels": {
             n: _with(own, num_pairs=own.num_pairs and own.num_pairs * 3 // 4) for n, own in study.labels.items()
