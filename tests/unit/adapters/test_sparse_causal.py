@@ -96,6 +96,7 @@ def test_a_frame_does_not_see_itself_or_the_future() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # of torch's compiler itself
 def test_the_block_mask_is_the_reference_where_flex_attention_runs() -> None:
     """Compiled on this CPU, without gradients; frames of 40 tokens do not fit its blocks of 128."""
     q, k, v = qkv(2, 2, 6 * 40, 16)

@@ -112,14 +112,16 @@ def test_a_planted_reward_is_climbed(wide: Project, toy_model_dir: Path):
 
 
 @pytest.mark.slow
-def test_a_reward_for_stillness_is_climbed_raises_the_alarm_and_stops_the_run(prompted: Project, toy_model_dir: Path):
+def test_a_reward_for_stillness_is_climbed_raises_the_alarm_and_stops_the_run(toy_model_dir: Path, tmp_path: Path):
     """The reward is minus the change from frame to frame; motion is measured by optical flow, which it never saw."""
-    guard = {"every": 4, "num_prompts": 3, "stop_on_alarm": True}
+    project = init_project(tmp_path / "project")
+    add_toy_clips(project.root, load(toy_model_dir), 16, splits=("train", "validation"))
+    guard = {"every": 4, "num_prompts": 8, "stop_on_alarm": True}
     config = online_config(
         {"learning_rate": 1e-2, "batch_pairs": 4}, num_rounds=12, steps_per_round=5, prompts_per_round=4,
         refresh_every=20, rewards=[{"judge": "online_judges:Stillness"}], guard=guard,
     )  # fmt: skip
-    folder = train_online(prompted, "still", toy_model_dir, config)
+    folder = train_online(project, "still", toy_model_dir, config)
     assert "alarm" in json.loads((folder / "summary.json").read_text())["stopped_early"]
     (alarm,) = json.loads((folder / "run.json").read_text())["alarms"]
     assert alarm["name"] == "goodhart"
