@@ -44,8 +44,9 @@ def new_room(fresh_project: Project) -> Iterator[Callable[..., Room]]:
 
 
 @pytest.fixture
-def room(new_room: Callable[..., Room]) -> Room:
-    return new_room()
+def room(new_room: Callable[..., Room], request: pytest.FixtureRequest) -> Room:
+    """A study with the settings that an indirect parameter names."""
+    return new_room(**getattr(request, "param", {}))
 
 
 @pytest.fixture

@@ -39,10 +39,15 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def assert_close(folder: Path, wanted: Path) -> None:
+    """To a hundredth of what a step of 1e-4 moves, on average.
+
+    Forwards of other sizes differ in the last bits, and where a gradient is about 0 Adam's first steps have no sign.
+    """
     ours, theirs = weights(folder), weights(wanted)
     assert ours.keys() == theirs.keys()
     for name, tensor in theirs.items():
-        torch.testing.assert_close(ours[name], tensor, rtol=1e-3, atol=2e-5)
+        torch.testing.assert_close(ours[name], tensor, rtol=1e-3, atol=1e-4)
+        assert (ours[name] - tensor).abs().mean() < 1e-6
 
 
 def test_f29_two_processes_go_on_as_one_and_one_as_two(labelled: Project, toy_model_dir: Path):
