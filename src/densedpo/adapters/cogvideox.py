@@ -31,7 +31,7 @@ from densedpo.adapters.base import FirstFrame, Target, TextCondition
 from densedpo.adapters.layouts import cogvideox as layout
 from densedpo.adapters.loading import Opened, UnknownWords
 from densedpo.adapters.lora import load_lora, save_lora
-from densedpo.adapters.pixels import decode_scaled, encode_frames, encode_scaled, no_first_frame
+from densedpo.adapters.pixels import decode_scaled, encode_frames, encode_scaled
 from densedpo.core.paths import noise_levels, path_norm, timestep_at
 
 if TYPE_CHECKING:
@@ -115,8 +115,6 @@ class CogVideoXModel:
     def encode_first(self, frames: UInt8[np.ndarray, "batch row column 3"]) -> FirstFrame:
         """See `VideoModel`."""
         geometry = self.geometry
-        if not geometry.num_given_frames:
-            raise no_first_frame()
 
         def encode(video: Tensor) -> Tensor:
             raw: Tensor = self._vae.encode(video).latent_dist.mode()

@@ -26,7 +26,7 @@ from densedpo.adapters.base import FirstFrame, Target, TextCondition
 from densedpo.adapters.layouts import ltx as layout
 from densedpo.adapters.loading import Opened, UnknownWords
 from densedpo.adapters.lora import load_lora, save_lora
-from densedpo.adapters.pixels import decode_clips, encode_clips, encode_frames, no_first_frame
+from densedpo.adapters.pixels import decode_clips, encode_clips, encode_frames
 from densedpo.core.errors import BadInput
 from densedpo.core.seeds import derive_seed, noise, seeded_init
 
@@ -100,8 +100,6 @@ class LTXModel:
     @torch.no_grad()
     def encode_first(self, frames: UInt8[np.ndarray, "batch row column 3"]) -> FirstFrame:
         """See `VideoModel`."""
-        if not self.geometry.num_given_frames:
-            raise no_first_frame()
         return FirstFrame(held=encode_frames(frames, self._encode, geometry=self.geometry, device=self._device))
 
     def _encode(self, video: Float[Tensor, "batch 3 time row column"]) -> Float[Tensor, "batch c f h w"]:

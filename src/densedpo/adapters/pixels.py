@@ -55,8 +55,10 @@ def encode_frames(
     """The latents of single frames, each as a clip of one frame: what a causal autoencoder makes of a clip's first.
 
     Raises:
-        BadInput: the frames do not have the model's size.
+        BadInput: the model takes no first frame, or the frames do not have its size.
     """
+    if not geometry.num_given_frames:
+        raise no_first_frame()
     single = replace(geometry, num_frames=1, num_given_frames=0)
     return encode_clips(frames[:, None], encode, geometry=single, device=device)
 

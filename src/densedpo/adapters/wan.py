@@ -26,7 +26,7 @@ from densedpo.adapters.base import FirstFrame, Target, TextCondition
 from densedpo.adapters.layouts import wan as layout
 from densedpo.adapters.loading import Opened, UnknownWords
 from densedpo.adapters.lora import load_lora, save_lora
-from densedpo.adapters.pixels import decode_clips, encode_clips, encode_frames, no_first_frame
+from densedpo.adapters.pixels import decode_clips, encode_clips, encode_frames
 from densedpo.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -107,8 +107,6 @@ class WanModel:
     @torch.no_grad()
     def encode_first(self, frames: UInt8[np.ndarray, "batch row column 3"]) -> FirstFrame:
         """See `VideoModel`."""
-        if not self.geometry.num_given_frames:
-            raise no_first_frame()
         if self._token_timesteps:
             return FirstFrame(held=encode_frames(frames, self._encode, geometry=self.geometry, device=self._device))
         channels = encode_frames(frames, self._channels, geometry=self.geometry, device=self._device)

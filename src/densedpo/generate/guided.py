@@ -29,12 +29,17 @@ if TYPE_CHECKING:
 
 def guided_start(model: VideoModel, pair: Pair, clip: Float[Tensor, "c f h w"]) -> PairStart:
     """Both halves from the noised clip; the first noise level of the schedule equals the pair's eta exactly."""
-    if pair.eta is None:
-        raise ValueError(f"pair {pair.id} has no eta: it is not a guided pair")
-    sigmas = guided_sigmas(model.sigmas(pair.num_steps).cpu(), pair.eta)
+    sigmas = sigmas_of(model, pair)
     eps = torch.stack([noise(tuple(clip.shape), key) for key in (pair.noise_key_a, pair.noise_key_b)])
     start = noised(clip.expand_as(eps), eps, sigmas[:1].expand(2))
     return PairStart(a=start[0], b=start[1], sigmas=sigmas)
+
+
+def sigmas_of(model: VideoModel, pair: Pair) -> Float[Tensor, " step"]:
+    """The schedule of a pair that starts from a noised clip, on the CPU."""
+    if pair.eta is None:
+        raise ValueError(f"pair {pair.id} has no eta: it does not start from a noised clip")
+    return guided_sigmas(model.sigmas(pair.num_steps).cpu(), pair.eta)
 
 
 def read_clip_latents(path: Path, shape: tuple[int, int, int, int]) -> Float[Tensor, "c f h w"]:

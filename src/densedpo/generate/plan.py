@@ -201,9 +201,8 @@ def first_frames_of(project: Project, prompts: Sequence[Prompt], *, model: str |
     """
     if not continues_frame(model):
         return {}
-    latents_of_clips(project, prompts, model=model)  # refuses a clip that is not there or not of this model's size
-    clips = {clip.id: clip for clip in read_jsonl(project.clips / "clips.jsonl", Clip)}
-    return {prompt.id: FrameFile.of(clips[prompt.clip_id or ""], project.clips) for prompt in prompts}
+    clips = _clips_of(project, prompts, model=model)
+    return {prompt_id: FrameFile.of(clip, project.clips) for prompt_id, (clip, _) in clips.items()}
 
 
 def latents_of_clips(project: Project, prompts: Sequence[Prompt], *, model: str | Path) -> dict[str, Path]:
@@ -212,10 +211,15 @@ def latents_of_clips(project: Project, prompts: Sequence[Prompt], *, model: str 
     Raises:
         BadInput: a clip is missing, of another size than the model's, or not encoded by the model's autoencoder.
     """
+    return {prompt_id: latents for prompt_id, (_, latents) in _clips_of(project, prompts, model=model).items()}
+
+
+def _clips_of(project: Project, prompts: Sequence[Prompt], *, model: str | Path) -> dict[str, tuple[Clip, Path]]:
+    """Each prompt's clip and the file of its cached latents, by prompt id; see `latents_of_clips`."""
     clips = {clip.id: clip for clip in read_jsonl(project.clips / "clips.jsonl", Clip)}
     geometry, cache = catalogue.geometry(model), project.clips / "latents" / catalogue.vae_fingerprint(model)
     again = f"make clips for this model by `densedpo data add ... --model {model}`"
-    files = {}
+    found = {}
     for prompt in prompts:
         clip = clips.get(prompt.clip_id or "")
         if clip is None:
@@ -224,10 +228,11 @@ def latents_of_clips(project: Project, prompts: Sequence[Prompt], *, model: str 
             raise BadInput(f"clip {clip.id!r} is {_size(clip)}; the model takes {_size(geometry)}; {again}")
         if abs(clip.fps - geometry.fps) > 1e-6:
             raise BadInput(f"clip {clip.id!r} is at {clip.fps:g} fps; the model takes {geometry.fps:g} fps; {again}")
-        files[prompt.id] = cache / f"{clip.content}.safetensors"
-        if not files[prompt.id].is_file():
+        latents = cache / f"{clip.content}.safetensors"
+        if not latents.is_file():
             raise BadInput(f"clip {clip.id!r} has no latents of this model's autoencoder; {again}")
-    return files
+        found[prompt.id] = (clip, latents)
+    return found
 
 
 def pixel_scale(geometry: Geometry) -> int:

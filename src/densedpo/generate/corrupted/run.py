@@ -14,9 +14,9 @@ from densedpo.generate.corrupted.edits import edited
 from densedpo.generate.corrupted.inpaint import regenerate
 from densedpo.generate.corrupted.masks import random_mask
 from densedpo.generate.estimate import estimate_by
-from densedpo.generate.guided import read_clip_latents
+from densedpo.generate.guided import read_clip_latents, sigmas_of
 from densedpo.generate.pairs import SampledPair, fill, load_model, write_pairs
-from densedpo.generate.sampler import guided_sigmas, stack_schedules
+from densedpo.generate.sampler import stack_schedules
 from densedpo.generate.videos import beside_of
 
 if TYPE_CHECKING:
@@ -126,16 +126,12 @@ def _regenerated(
 ) -> dict[str, Float[Tensor, "c f h w"]]:
     if not pairs:
         return {}
-    schedules = []
-    for pair in pairs:
-        assert pair.eta is not None
-        schedules.append(guided_sigmas(model.sigmas(pair.num_steps).cpu(), pair.eta))
     latents = regenerate(
         model,
         clips=torch.stack([real[pair.id] for pair in pairs]),
         noise=torch.stack([noise(model.geometry.latent_shape, _noise_key(pair)) for pair in pairs]),
         masks=torch.stack([masks[pair.id] for pair in pairs]),
-        sigmas=stack_schedules(schedules),
+        sigmas=stack_schedules([sigmas_of(model, pair) for pair in pairs]),
         text=model.encode_text([pair.caption for pair in pairs]),
         null_text=model.encode_text([""]),
         guidance_scale=pairs[0].guidance_scale,
