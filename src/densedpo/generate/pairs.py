@@ -212,11 +212,16 @@ def write_pairs(
     waiting: deque[Future[Pair]] = deque()
     with finishing(model, folder, beside) as finish:
         for each in sampled:
-            a, b = each.latents[0].contiguous(), each.latents[1].contiguous()
-            masked = {} if each.mask is None else {"mask": each.mask}
-            write_atomic(folder / each.pair.latents, save({"a": a, "b": b, **masked, **first_tensors(each.first)}))
+            write_latents(each, folder)
             waiting.append(finish(each.pair))
             while waiting and (len(waiting) > behind or waiting[0].done()):
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def write_latents(sampled: SampledPair, folder: Path) -> None:
+    """Writes a pair's latents file: both clips, and the mask and the given frame of a pair that has them."""
+    a, b = (half.contiguous() for half in sampled.latents)
+    masked = {} if sampled.mask is None else {"mask": sampled.mask}
+    write_atomic(folder / sampled.pair.latents, save({"a": a, "b": b, **masked, **first_tensors(sampled.first)}))

@@ -54,8 +54,9 @@ def write_regrouped(pair: Pair, a: Half, b: Half, source: PairSet, folder: Path)
     """Writes the files of such a pair: the latents of both clips, the frame that they continue, and their video."""
     from safetensors.numpy import save
 
-    tensors = {"a": latents_of(a, source)[a.side], "b": latents_of(b, source)[b.side]}
-    tensors |= {name: each for name, each in latents_of(a, source).items() if name not in ("a", "b", "mask")}
+    of_a = latents_of(a, source)
+    tensors = {"a": of_a[a.side], "b": latents_of(b, source)[b.side]}
+    tensors |= {name: each for name, each in of_a.items() if name not in ("a", "b", "mask")}
     write_atomic(folder / pair.latents, save(tensors))
     (folder / pair.video).parent.mkdir(exist_ok=True)
     write_pair_mp4(

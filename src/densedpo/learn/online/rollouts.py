@@ -8,14 +8,12 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
-from safetensors.torch import save
-
 from densedpo.core.progress import track
 from densedpo.core.records import to_row
-from densedpo.core.workspace import append_jsonl, write_atomic, writing
-from densedpo.generate.pairs import begin_filling, end_filling, sample_pairs
+from densedpo.core.workspace import append_jsonl, writing
+from densedpo.generate.guided import sigmas_of
+from densedpo.generate.pairs import SampledPair, begin_filling, end_filling, sample_pairs, write_latents
 from densedpo.generate.resume import PAIRS_FILE
-from densedpo.generate.sampler import guided_sigmas
 from densedpo.generate.videos import write_video
 
 if TYPE_CHECKING:
@@ -70,12 +68,10 @@ def _made(model: VideoModel, plan: PairPlan, team: Team, missing: frozenset[str]
         if missing.isdisjoint(each.pair.id for each in batch):
             continue
         parts = team.parts(batch)
-        mine = [
-            (each.pair, latents)
-            for each, latents in zip(team.part(batch), _sampled(model, batch, team), strict=True)
-        ]  # fmt: skip
+        latents = _sampled(model, batch, team)
+        mine = [SampledPair(pair=each.pair, latents=own) for each, own in zip(team.part(batch), latents, strict=True)]
         for place in range(max(map(len, parts))):
-            own = [(pair, latents) for pair, latents in mine[place : place + 1] if pair.id in missing]
+            own = [each for each in mine[place : place + 1] if each.pair.id in missing]
             team.each_does(partial(_write_files, model, own, plan.folder))
             there = [part[place].pair for part in parts if place < len(part) and part[place].pair.id in missing]
             team.first_does(partial(_write_rows, there, plan.folder))
@@ -99,15 +95,14 @@ def _sampled(model: VideoModel, batch: Sequence[PlannedPair], team: Team) -> Seq
 
 def _num_levels(model: VideoModel, planned: PlannedPair) -> int:
     """How many noise levels a pair's schedule has."""
-    sigmas, eta = model.sigmas(planned.pair.num_steps).cpu(), planned.pair.eta
-    return len(sigmas) if eta is None else len(guided_sigmas(sigmas, eta))
+    pair = planned.pair
+    return len(model.sigmas(pair.num_steps) if pair.eta is None else sigmas_of(model, pair))
 
 
-def _write_files(model: VideoModel, pairs: Sequence[tuple[Pair, Tensor]], folder: Path) -> None:
-    for pair, latents in pairs:
-        a, b = latents
-        write_atomic(folder / pair.latents, save({"a": a.contiguous(), "b": b.contiguous()}))
-        write_video(model, pair, folder)
+def _write_files(model: VideoModel, pairs: Sequence[SampledPair], folder: Path) -> None:
+    for each in pairs:
+        write_latents(each, folder)
+        write_video(model, each.pair, folder)
 
 
 def _write_rows(pairs: Sequence[Pair], folder: Path) -> None:
