@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from study import CorruptedPairs, GuidedPairs, OracleLabels, RealLabels, ReferenceLabels
+from study import CorruptedPairs, GuidedPairs, OracleLabels, RealLabels, ReferenceLabels, report_name
 
 from densedpo.adapters import catalogue
 from densedpo.core.errors import BadInput
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from densedpo.judge.protocol import Judge
     from densedpo.measure.config import MeasureConfig
 
-BASE, CEILING, DIVERSITY = "base", "ceiling", "base-diversity"
+BASE, CEILING = "base", "ceiling"
 
 
 def make_pairs(project: Project, study: Study) -> None:
@@ -133,26 +133,30 @@ def measure_base(project: Project, study: Study) -> None:
     """The base model, and what the autoencoder leaves of the real clips of the same prompts."""
     _report(project, study, BASE, config=study.measure)
     if study.ceiling:
-        # the ceiling needs no sampler and has one clip for each prompt
-        plain: dict[str, object] = {"num_steps": None, "guidance_scale": None, "seeds_per_prompt": 1}
-        _report(project, study, CEILING, config=study.measure.model_copy(update={"source": "autoencoder", **plain}))
+        _report(project, study, CEILING, config=ceiling_config(study))
     if study.diversity is not None:
-        _report(project, study, DIVERSITY, config=study.diversity)
+        _report(project, study, BASE, config=study.diversity)
+
+
+def ceiling_config(study: Study) -> MeasureConfig:
+    """Of the ceiling, which needs no sampler and has one clip for each prompt."""
+    plain: dict[str, object] = {"num_steps": None, "guidance_scale": None, "seeds_per_prompt": 1}
+    return study.measure.model_copy(update={"source": "autoencoder", **plain})
 
 
 def measure_run(project: Project, study: Study, run: Run) -> None:
     """One run on the prompts and seeds of the base."""
-    _report(project, study, run.name, config=study.measure, run=run.name)
-    if study.diversity is not None:
-        _report(project, study, run.diversity_name, config=study.diversity, run=run.name)
+    for config in filter(None, (study.measure, study.diversity)):
+        _report(project, study, run.name, config=config, run=run.name)
 
 
 def is_measured(project: Project, study: Study, run: Run) -> bool:
     """Whether all reports of a run are there."""
-    names = (run.name, run.diversity_name) if study.diversity is not None else (run.name,)
-    return all((project.report(name) / REPORT_FILE).is_file() for name in names)
+    configs = filter(None, (study.measure, study.diversity))
+    return all((project.report(report_name(run.name, config)) / REPORT_FILE).is_file() for config in configs)
 
 
-def _report(project: Project, study: Study, name: str, *, config: MeasureConfig, run: str | None = None) -> None:
+def _report(project: Project, study: Study, measured: str, *, config: MeasureConfig, run: str | None = None) -> None:
+    name = report_name(measured, config)
     plan = plan_measurement(project, name, model=study.model, run=run, config=config)
     measure(plan, clip_source(plan))

@@ -191,13 +191,13 @@ class Run(Config):
 
     @property
     def name(self) -> str:
-        """Of its run folder and its report."""
+        """Of its run folder."""
         return f"{self.arm}-{self.seed}"
 
-    @property
-    def diversity_name(self) -> str:
-        """Of its report over several clips of each prompt."""
-        return f"{self.name}-diversity"
+
+def report_name(measured: str, config: MeasureConfig) -> str:
+    """Of the report on a run, the base or the ceiling: a study with fewer prompts may stand in the same project."""
+    return f"{measured}-{config.num_prompts}x{config.seeds_per_prompt}"
 
 
 class Reduction(Config):

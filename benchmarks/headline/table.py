@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from claims import MIN_SEEDS, Values, Verdict, difference_of, direction, judged
-from making import BASE, CEILING, DIVERSITY
+from making import BASE, CEILING, ceiling_config
+from study import report_name
 
 from densedpo.core.records import to_row
 from densedpo.learn.watch.track import read_metrics
@@ -64,19 +65,18 @@ def read_scores(project: Project, study: Study, runs: Sequence[Run]) -> Scores:
     """The scores of the base and of finished runs; diversity from the reports that hold several clips of a prompt."""
     arms: dict[str, dict[str, dict[tuple[int, str], float | None]]] = {}
     for run in runs:
-        names = (run.name, run.diversity_name if study.diversity is not None else None)
-        for metric, values in _by_metric(project, *names).items():
+        for metric, values in _by_metric(project, study, run.name).items():
             own = arms.setdefault(run.arm, {}).setdefault(metric, {})
             own.update({(run.seed, prompt): value for prompt, value in values.items()})
-    base = _by_metric(project, BASE, DIVERSITY if study.diversity is not None else None)
-    return Scores(base=base, arms=arms)
+    return Scores(base=_by_metric(project, study, BASE), arms=arms)
 
 
-def _by_metric(project: Project, name: str, diversity: str | None) -> dict[str, ByPrompt]:
-    measured = read_measured(project, name)
+def _by_metric(project: Project, study: Study, of: str) -> dict[str, ByPrompt]:
+    measured = read_measured(project, report_name(of, study.measure))
     found = {metric.key: by_prompt(measured, metric.key) for metric in METRICS}
-    if diversity is not None:
-        found[DIVERSITY_KEY] = by_prompt(read_measured(project, diversity), DIVERSITY_KEY)
+    if study.diversity is not None:
+        several = read_measured(project, report_name(of, study.diversity))
+        found[DIVERSITY_KEY] = by_prompt(several, DIVERSITY_KEY)
     return found
 
 
@@ -90,13 +90,13 @@ def by_prompt(measured: Measured, metric: str) -> ByPrompt:
 
 def levels(project: Project, study: Study) -> dict[str, dict[str, Row | None]]:
     """The base's own numbers, and the ceiling's with its distance from the base's."""
-    base = read_measured(project, BASE)
+    base = read_measured(project, report_name(BASE, study.measure))
     rows = {"base": {metric.key: estimate_row(base.report.estimates[metric.key]) for metric in METRICS}}
     if study.diversity is not None:
-        several = read_measured(project, DIVERSITY).report.estimates[DIVERSITY_KEY]
-        rows["base"][DIVERSITY_KEY] = estimate_row(several)
+        several = read_measured(project, report_name(BASE, study.diversity))
+        rows["base"][DIVERSITY_KEY] = estimate_row(several.report.estimates[DIVERSITY_KEY])
     if study.ceiling:
-        ceiling = read_measured(project, CEILING)
+        ceiling = read_measured(project, report_name(CEILING, ceiling_config(study)))
         rows["ceiling"] = {metric.key: estimate_row(ceiling.report.estimates[metric.key]) for metric in METRICS}
         both = {m.key: [_keyed(by_prompt(each, m.key)) for each in (base, ceiling)] for m in METRICS}
         apart = {key: paired_difference(one, other, seed=0) for key, (one, other) in both.items()}

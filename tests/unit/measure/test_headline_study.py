@@ -48,9 +48,15 @@ def test_the_main_study_in_counts(headline):
 
 @pytest.mark.parametrize("path", STUDIES[2:], ids=lambda path: path.stem)
 def test_an_ablation_shares_what_it_can_with_the_main_study(headline, path: Path):
-    """In one project nothing that both need is made twice: same data, pairs, labels, prompts and runs of DenseDPO."""
+    """In one project nothing that both need is made twice: same data, pairs, labels and runs of DenseDPO.
+
+    Reports are of fewer of the same prompts, and stand beside the main study's.
+    """
     main, ablation = (headline["study"].load_study(each) for each in (FOLDER / "headline.toml", path))
-    assert (ablation.data, ablation.model, ablation.measure) == (main.data, main.model, main.measure)
+    assert (ablation.data, ablation.model) == (main.data, main.model)
+    assert ablation.measure == main.measure.model_copy(update={"num_prompts": 192})
+    assert headline["study"].report_name("base", ablation.measure) == "base-192x1"
+    assert headline["study"].report_name("base", main.measure) == "base-512x1"
     for name, pairs in main.pairs.items():
         assert ablation.pairs[name] == pairs
     for name, labels in main.labels.items():
@@ -177,8 +183,8 @@ def reported(headline, tmp_path_factory: pytest.TempPathFactory):
     project = make_project(tmp_path_factory.mktemp("study") / "project", num_prompts=3)
     blurs = {"base": 1.2, "dense_dpo-0": 0.6, "dense_dpo-1": 0.7, "half-0": 0.9, "half-1": 1.0}
     for salt, (name, blur) in enumerate(blurs.items()):
-        measure(plan_for(project, name), rendered(blur=blur, waver=0.0, salt=salt))
-    measure(plan_for(project, "ceiling", source="autoencoder"), rendered(blur=0.1, waver=0.0, salt=9))
+        measure(plan_for(project, f"{name}-192x1"), rendered(blur=blur, waver=0.0, salt=salt))
+    measure(plan_for(project, "ceiling-192x1", source="autoencoder"), rendered(blur=0.1, waver=0.0, salt=9))
     study = headline["study"].load_study(FOLDER / "ablations" / "labels.toml")
     arms = {name: study.arms[name] for name in ("dense_dpo", "half")}
     return project, study.model_copy(update={"arms": arms, "contrasts": (("half", "dense_dpo"),)})
@@ -205,7 +211,7 @@ def report(headline, reported):
 
 def test_a_difference_is_the_mean_over_seeds_of_the_levels_differences(reported, report):
     project, _ = reported
-    names = ("base", "dense_dpo-0", "dense_dpo-1", "half-0", "half-1")
+    names = ("base-192x1", "dense_dpo-0-192x1", "dense_dpo-1-192x1", "half-0-192x1", "half-1-192x1")
     for metric in ("visual_quality", "sharpness", "object_motion"):
         base, *tuned = (read_measured(project, name).report.estimates[metric].value for name in names)
         dense = report["against_base"]["dense_dpo"][metric]
