@@ -80,7 +80,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, identity: str, keep
     part = folder / team.told(f"{_PART}{step:06d}-{uuid.uuid4().hex[:8]}")
     flat = _flat(checkpoint)
     cut = {name: tensor for name, tensor in flat.items() if is_cut(tensor)}
-    if team.maximum((target / _MANIFEST).exists()):
+    # a damaged one, which load_latest has gone past, is written again
+    if team.maximum(team.is_first and _fault(target, identity) is None):
         return target
 
     def commit() -> None:
@@ -94,7 +95,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, identity: str, keep
             manifest = _manifest(part, step, identity, team.size)
             write_atomic(part / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
             sync_folder(part)
-            if target.exists():  # a damaged one: load_latest has gone past it
+            if target.exists():
                 shutil.rmtree(target)
             part.rename(target)
             sync_folder(folder)

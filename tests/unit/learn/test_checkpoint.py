@@ -93,9 +93,11 @@ def test_a_run_with_only_damaged_ones_does_not_start_from_nothing(tmp_path: Path
         load_latest(tmp_path, identity="run")
 
 
-def test_a_damaged_one_is_written_again(tmp_path: Path):
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_one_is_written_again(tmp_path: Path, damage: str):
+    """The run has gone back to step 5 and comes to step 10 once more."""
     save(tmp_path, 5, 10)
-    (tmp_path / "step-000010" / "manifest.json").unlink()
+    DAMAGES[damage](tmp_path / "step-000010")
     save(tmp_path, 10)
     found = load_latest(tmp_path, identity="run")
     assert found is not None
