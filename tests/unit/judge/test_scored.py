@@ -15,8 +15,10 @@ from densedpo.core.errors import BadInput
 from densedpo.core.media import read_pair_mp4, write_pair_mp4
 from densedpo.core.records import Judgement, Pair, Preference, read_jsonl, write_jsonl
 from densedpo.core.workspace import Project
-from densedpo.judge.pairset import PairSet
+from densedpo.judge.aggregate import latest
+from densedpo.judge.pairset import PairSet, pair_hash
 from densedpo.judge.store import LabelStore
+from densedpo.judge.studies.regroup import Half, regrouped
 from densedpo.judge.studies.scored import ScoredConfig, pair_scored
 
 SCORES = {"p0": (8.0, 5.0), "p1": (5.0, 2.0)}
@@ -53,11 +55,13 @@ def add_pairs(project: Project, *, first: dict[str, float] | None = None, prompt
     write_jsonl(folder / "pairs.jsonl", pairs)
 
 
-def score(project: Project, new_judgement: NEW, person: str, scores: dict[str, tuple[float, float]]) -> None:
+def score(
+    project: Project, new_judgement: NEW, person: str, scores: dict[str, tuple[float, float]], *, time: int = 0
+) -> None:
     pairs = PairSet.read(project.pairs("clips"))
     rows = [
         new_judgement(
-            id=f"{person}-{name}", pair_id=name, annotator=person, segment=None, start_frame=0, stop_frame=4,
+            id=f"{person}-{name}-{time}", pair_id=name, annotator=person, segment=None, start_frame=0, stop_frame=4,
             answer="a" if a > b else "b" if b > a else "tie", score_a=a, score_b=b,
         )
         for name, (a, b) in scores.items()
@@ -97,6 +101,52 @@ def test_each_clip_meets_each_and_equal_scores_are_a_tie(project: Path, new_judg
     assert densedpo(*export).code == 0
     labels = [row.clip_label for row in read_jsonl(found.preferences("new"), Preference, skip=1)]
     assert sorted(labels) == [0, 1, 1, 1, 1, 1]
+
+
+def test_scores_that_changed_and_changed_back_or_were_taken_back_are_what_counts(
+    project: Path, new_judgement: NEW
+) -> None:
+    """p0 is scored 8, 5, then 5, 8, then 8, 5 again: its own pair says a, b, a; then it is taken back: nothing."""
+    found = Project(root=project)
+    add_pairs(found)
+    score(found, new_judgement, "ben", SCORES)
+
+    def said() -> str | None:
+        _, pairs, rows = scored(found)
+        own = next(pair.id for pair in pairs if (pair.noise_key_a, pair.noise_key_b) == ("p0/a", "p0/b"))
+        return next((row.answer for row in latest(rows) if (row.pair_id, row.annotator) == (own, "ann")), None)
+
+    for time, (scores, answer) in enumerate((((8.0, 5.0), "a"), ((5.0, 8.0), "b"), ((8.0, 5.0), "a"))):
+        score(found, new_judgement, "ann", {"p0": scores}, time=time)
+        assert (said(), said()) == (answer, answer)
+    with LabelStore.open(found.labels_db) as store:
+        back = new_judgement(id="back", pair_id="p0", annotator="ann", segment=None, start_frame=0, stop_frame=4,
+                             answer="skip")  # fmt: skip
+        store.append([back], PairSet.read(found.pairs("clips")).hashes)
+    assert said() is None
+    _, _, rows = scored(found)
+    assert sum(row.annotator == "ben" for row in rows) == 6
+
+
+def test_a_margin_that_went_there_and_back_counts_as_it_stands(project: Path, new_judgement: NEW) -> None:
+    found = Project(root=project)
+    add_pairs(found)
+    score(found, new_judgement, "ann", SCORES)
+    for margin, ties in ((0.0, 1), (3.5, 5), (0.0, 1)):
+        done, _, rows = scored(found, margin=margin)
+        assert (done.num_ties, sum(row.answer == "tie" for row in latest(rows))) == (ties, ties)
+
+
+def test_clips_of_the_same_noise_that_continue_other_frames_make_other_pairs(tmp_path: Path) -> None:
+    """Two sets that differ in their frames alone have pairs of other ids, and so no answers in common."""
+    made = []
+    for name in ("one", "two"):  # what a pair continues is in its id, and nowhere else in its row
+        pairs = {f"{each}-{name}": replace(pair_of(each), id=f"{each}-{name}") for each in SCORES}
+        source = PairSet(name="clips", folder=tmp_path, by_id=pairs, hashes={})
+        halves = [Half(pair_id=pair_id, side="a") for pair_id in pairs]
+        made.append(regrouped(*halves, source, prefix="scored"))
+    assert made[0].id != made[1].id
+    assert pair_hash(made[0]) != pair_hash(made[1])
 
 
 def test_best_meets_worst_by_the_mean_and_each_persons_answer_is_their_own(project: Path, new_judgement: NEW) -> None:

@@ -1,14 +1,15 @@
 """Pairs of clips that people scored one by one: all of a prompt's, or its best against its worst (HuViDPO).
 
 Equal scores are a tie. Each person's scores are compared apart and stored under the same name, so that preferences are
-made of them as of any answers. A clip stands in several pairs then: these are not independent.
+made of them as of any answers; a score that changed or was taken back makes another answer. A clip stands in several
+pairs then: these are not independent.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
@@ -23,12 +24,11 @@ from densedpo.core.records import CLIP_SIDES, Judgement, write_jsonl
 from densedpo.core.workspace import read_stamp, require_fresh, write_stamp, writing
 from densedpo.judge.aggregate import latest
 from densedpo.judge.pairset import PairSet
-from densedpo.judge.protocol import better
+from densedpo.judge.protocol import Answer, better
 from densedpo.judge.run import now, tool_version
-from densedpo.judge.studies.regroup import Half, latents_of, regrouped, write_regrouped
+from densedpo.judge.studies.regroup import Half, regrouped, tensors_of, write_regrouped
 
 if TYPE_CHECKING:
-    from densedpo.core.records import Pair
     from densedpo.core.workspace import Project
     from densedpo.judge.store import LabelStore
 
@@ -44,6 +44,18 @@ class ScoredConfig(Config):
     """Which clips of a prompt meet: each with each, or the best with the worst by the mean over people."""
     margin: float = Field(0.0, ge=0)
     """Scores that differ by less are a tie, as equal ones are."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Said:
+    """What a person's scores of both clips of a pair say."""
+
+    answer: Answer
+    score_a: float | None = None
+    score_b: float | None = None
+
+
+_NOTHING: Final = _Said(answer="skip")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,17 +100,19 @@ def pair_scored(
             write_jsonl(folder / "pairs.jsonl", [pair for pair, _, _ in rows])
             write_stamp(folder, [pairs.folder], project)
     made = PairSet.read(folder)
-    answers = [
-        _answer(person, of_person[a], of_person[b], pair, source, config)
+    said = {
+        (pair.id, person): _Said(
+            answer=better(of_person[a], of_person[b], config.margin), score_a=of_person[a], score_b=of_person[b]
+        )
         for pair, a, b in rows
         for person, of_person in scores.items()
         if a in of_person and b in of_person
-    ]
-    store.append(answers, made.hashes)
+    }
+    store.append(_news(said, store.judgements(made.hashes), made, source, config), made.hashes)
     return ScoredPairs(
         num_clips=len({half for of_person in scores.values() for half in of_person}),
         num_pairs=len(rows),
-        num_ties=sum(answer.answer == "tie" for answer in answers),
+        num_ties=sum(each.answer == "tie" for each in said.values()),
         num_alike=num_alike,
     )
 
@@ -131,9 +145,8 @@ def _groups(pairs: PairSet, scores: Scores) -> list[list[Half]]:
 def _first_frame(half: Half, pairs: PairSet) -> str:
     """The hash of the frame that a clip continues."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(latents_of(half, pairs).items()):
-        if name.startswith("first."):
-            digest.update(tensor.tobytes())
+    for _, tensor in sorted(tensors_of(half, pairs, lambda name: name.startswith("first.")).items()):
+        digest.update(tensor.tobytes())
     return digest.hexdigest()
 
 
@@ -155,19 +168,43 @@ def _chosen(
     return chosen, num_alike
 
 
-def _answer(person: str, score_a: float, score_b: float, pair: Pair, source: str, config: ScoredConfig) -> Judgement:
-    instructions = f"scored {_VERSION}: scores of single clips in pairs/{source}, margin {config.margin:g}"
-    return Judgement(
-        id=sha256_json([person, pair.id, instructions, score_a, score_b])[:32],
-        pair_id=pair.id,
-        annotator=person,
-        segment=None,
-        start_frame=0,
-        stop_frame=pair.num_frames,
-        answer=better(score_a, score_b, config.margin),
-        score_a=score_a,
-        score_b=score_b,
-        instructions=instructions,
-        tool_version=tool_version(),
-        created_at=now(),
-    )
+def _news(
+    said: Mapping[tuple[str, str], _Said],
+    stored: Iterable[Judgement],
+    made: PairSet,
+    source: str,
+    config: ScoredConfig,
+) -> list[Judgement]:
+    """The answers that are not in force yet; a `skip` where the scores behind one are gone.
+
+    Each id names the answer before it, so that scores that went there and back are an answer again.
+
+    Args:
+        said: by pair and person.
+        stored: about the made pairs, in the order in which they were stored.
+    """
+    scored_here = f"scored {_VERSION}: scores of single clips in pairs/{source}, "
+    instructions = f"{scored_here}margin {config.margin:g}"
+    before = {(row.pair_id, row.annotator): row for row in stored if row.instructions.startswith(scored_here)}
+    news = []
+    for pair_id, person in dict.fromkeys([*said, *before]):
+        now_said, last = said.get((pair_id, person), _NOTHING), before.get((pair_id, person))
+        if last is None or now_said != _Said(answer=last.answer, score_a=last.score_a, score_b=last.score_b):
+            pair = made.by_id[pair_id]
+            news.append(
+                Judgement(
+                    id=sha256_json([person, made.hashes[pair_id], instructions, last.id if last else None])[:32],
+                    pair_id=pair_id,
+                    annotator=person,
+                    segment=None,
+                    start_frame=0,
+                    stop_frame=pair.num_frames,
+                    answer=now_said.answer,
+                    score_a=now_said.score_a,
+                    score_b=now_said.score_b,
+                    instructions=instructions,
+                    tool_version=tool_version(),
+                    created_at=now(),
+                )
+            )
+    return news
