@@ -58,7 +58,8 @@ def rounds(folder: Path) -> list[dict[str, object]]:
 
 
 # module and function at whose nth call a run dies, after the call where it says so
-DEATHS = {
+Death = tuple[str, str, int, str]
+DEATHS: dict[str, Death] = {
     "before the first look": ("densedpo.learn.online.guard.taking", "write_look", 1, "before"),
     "between two rollouts": ("densedpo.learn.online.judging", "JudgingAhead.take", 2, "after"),
     "while it judges": ("densedpo.judge.run", "_rows", 2, "before"),
@@ -98,9 +99,9 @@ def send(number: signal.Signals) -> None:
     os.kill(os.getpid(), number)
 
 
-def train_and_die(project: Project, name: str, model: Path, config: OnlineConfig, death: str) -> None:
-    """Runs until one of `DEATHS`, and is gone there as by kill -9."""
-    module, function, nth, when = DEATHS[death]
+def train_and_die(project: Project, name: str, model: Path, config: OnlineConfig, death: Death) -> None:
+    """Runs until its death, and is gone there as by kill -9."""
+    module, function, nth, when = death
     at_call(module, function, nth, partial(send, signal.SIGKILL), when=when)
     learn_online(project, name, model=model, config=config)
 
@@ -123,7 +124,7 @@ def signalled_on_the_second(module: str, function: str, nth: int, number: signal
         at_call(module, function, nth, partial(send, number))
 
 
-def killed_online(project: Project, name: str, model: Path, config: OnlineConfig, death: str) -> int | None:
+def killed_online(project: Project, name: str, model: Path, config: OnlineConfig, death: Death) -> int | None:
     """Runs in a process of its own until it dies; returns its exit code."""
     process = SERVER.Process(target=train_and_die, args=(project, name, model, config, death))
     process.start()

@@ -11,6 +11,7 @@ from densedpo.cli.options import AllowStaleOption, ConfigOption, ProjectOption, 
 
 if TYPE_CHECKING:
     from densedpo.judge.probe.records import ProbeCard
+    from densedpo.metrics.statistics import Estimate
 
 PairsArgument = Annotated[str, typer.Argument(metavar="PAIRS", help="Name of the pairs that both have judged.")]
 
@@ -42,16 +43,33 @@ def probe(
 
 
 def _table(card: ProbeCard) -> str:
-    lines = [f"{card.annotator} against {card.truth}: {card.num_segments} segments of {card.num_pairs} pairs"]
+    of = f"{card.num_segments} segments of {card.num_pairs} pairs"
+    how = f"95 % intervals, n = prompts, seed {card.settings['seed']}"
+    lines = [f"{card.annotator} against {card.truth}: {of}; {how}"]
     for check in card.checks:
         if check.estimate is None:
             value = f"not computed: {check.reason}"
         else:
-            low, high = check.estimate.low, check.estimate.high
-            between = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
-            value = f"{check.estimate.value:.3f}{between} n={check.estimate.n} against {check.against:g}"
-            value += " ALARM" if check.alarm else ""
-        lines.append(f"  {check.name:<9}{check.meaning:<88} {value}")
+            value = f"{_value(check.estimate)} against {check.against:g}{' ALARM' if check.alarm else ''}"
+        lines.append(_line(check.name, check.meaning, value))
+    for accuracy in card.accuracies:
+        if accuracy.unit == "clip" and accuracy.decided is not None:
+            meaning = "the same as accuracy, by clip: the majority of its segments, of clips that neither ties"
+            lines.append(_line("clips", meaning, _value(accuracy.decided)))
+    if card.tie_margin is not None:
+        lines.append(
+            f"  of the {card.num_truth_ties} segments that {card.truth} ties, four in five have scores that differ by "
+            f"less than {card.tie_margin:.4g}: a margin to judge by (--set margin=...)"
+        )
     if not card.asked:
         lines.append(f"  the judge was not asked anything: {card.not_asked}")
     return "\n".join(lines)
+
+
+def _line(name: str, meaning: str, value: str) -> str:
+    return f"  {name:<9}{meaning:<88} {value}"
+
+
+def _value(estimate: Estimate) -> str:
+    between = "" if estimate.low is None or estimate.high is None else f" [{estimate.low:.3f}, {estimate.high:.3f}]"
+    return f"{estimate.value:.3f}{between} n={estimate.n}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,9 +18,9 @@ from command_line import densedpo
 from densedpo.core.errors import BadInput
 from densedpo.core.records import Pair
 from densedpo.core.workspace import Project
-from densedpo.judge.protocol import PairClips
+from densedpo.judge.protocol import JudgeUnavailable, PairClips
 from densedpo.judge.reward import http as wire
-from densedpo.judge.reward.http import HttpConfig, HttpJudge, Scorer, as_clip, checked_url
+from densedpo.judge.reward.http import HttpConfig, HttpJudge, Scorer, as_clip, ask_who, checked_url
 from densedpo.judge.reward.worker import (
     Refused,
     Sharpness,
@@ -105,10 +107,10 @@ def test_whole_clips_are_scored_once_and_answer_every_segment(
 
 
 def test_other_addresses_and_options_are_other_annotators(worker: str) -> None:
-    names = {HttpJudge(worker, config).annotator for config in (HttpConfig(), HttpConfig(margin=0.1))}
-    assert len(names) == 2
+    usual, patient = HttpJudge(worker, HttpConfig()), HttpJudge(worker, HttpConfig(timeout_s=7.0))
+    assert HttpJudge(worker, HttpConfig(margin=0.1)).annotator != usual.annotator
     # how long to wait says nothing about the answers
-    assert HttpJudge(worker, HttpConfig(timeout_s=7.0)).annotator in names
+    assert (patient.annotator, patient.instructions) == (usual.annotator, usual.instructions)
 
 
 def test_frames_are_thinned_to_the_rate_that_the_scorer_wants(clean: np.ndarray) -> None:
@@ -142,6 +144,62 @@ def test_a_passing_fault_is_tried_again_and_a_refusal_is_not() -> None:
         with pytest.raises(BadInput, match="answers 503"):
             HttpJudge(url, HttpConfig())
         assert asked == ["GET"] * 3
+
+
+@contextmanager
+def slow_or_cut(*answers: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[tuple[str, list[int]]]:
+    """A server whose answers are written by these functions in turn, then by the last one again, and a list of them."""
+    asked: list[int] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(1)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(ABOUT)))
+            self.end_headers()
+            with contextlib.suppress(OSError):  # the other side may have left
+                answers[min(len(asked), len(answers)) - 1](self)
+
+        def log_message(self, *args: object) -> None: ...
+
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as url:
+        yield url, asked
+
+
+def whole(handler: BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(ABOUT)
+
+
+def half(handler: BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(ABOUT[:10])
+
+
+def drips(handler: BaseHTTPRequestHandler) -> None:
+    """A byte every 50 ms: a whole answer takes seconds, no single byte long."""
+    for byte in ABOUT:
+        handler.wfile.write(bytes([byte]))
+        time.sleep(0.05)
+
+
+def test_f77_an_answer_that_drips_ends_at_its_time_and_may_come_later() -> None:
+    started = time.monotonic()
+    with slow_or_cut(drips) as (url, asked):
+        with pytest.raises(JudgeUnavailable, match="no whole answer in the time"):
+            ask_who(url, timeout_s=0.2)
+        assert len(asked) == 3
+        assert time.monotonic() - started < 2.5  # three tries of at most 0.25 s each; one whole answer takes 3 s
+
+
+def test_f77_an_answer_that_is_cut_off_is_asked_for_again() -> None:
+    with slow_or_cut(half, whole) as (url, asked):
+        assert ask_who(url, timeout_s=5.0) == Scorer(name="script 1", fps=None)
+        assert len(asked) == 2
+
+
+def test_f77_a_server_that_speaks_no_tls_is_not_waited_for() -> None:
+    with scripted((200, ABOUT)) as (url, _), pytest.raises(BadInput, match="cannot be reached") as refused:
+        HttpJudge(url.replace("http:", "https:"), HttpConfig())
+    assert not isinstance(refused.value, JudgeUnavailable)
 
 
 @pytest.mark.parametrize(

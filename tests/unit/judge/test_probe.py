@@ -19,7 +19,7 @@ from densedpo.core.workspace import Project
 from densedpo.judge.oracle import OracleConfig, OracleJudge
 from densedpo.judge.pairset import PairSet
 from densedpo.judge.preferences import collect, read_header, write_preferences
-from densedpo.judge.probe.answers import Answers, accuracies
+from densedpo.judge.probe.answers import Answers, accuracies, tie_margin
 from densedpo.judge.probe.asking import ask, exchanged, with_order
 from densedpo.judge.probe.config import ProbeConfig
 from densedpo.judge.probe.rebuild import Rebuilt, rebuild
@@ -254,6 +254,35 @@ def test_an_oracle_with_another_seed_passes_what_it_can_be_asked(person: Project
     assert by_name["accuracy"].alarm, "one prompt bounds nothing"
     assert not by_name["swap"].alarm
     assert failures(card.checks) == card.reasons
+
+
+def test_the_margin_that_a_scorer_needs_is_read_off_what_the_truth_ties(
+    new_judgement: Callable[..., Judgement],
+) -> None:
+    """21 ties whose scores are 0.00, 0.01 .. 0.20 apart: four in five lie below the 17th, 0.16. What the truth decides
+    (10 apart) and an answer without scores do not count; 19 ties are too few."""
+    apart = [i / 100 for i in range(21)]
+    votes = [
+        new_judgement(id=f"j{i}", pair_id=f"p{i}", start_frame=0, stop_frame=8, score_a=1 + gap, score_b=1.0)
+        for i, gap in enumerate([*apart, 10.0])
+    ]
+    votes.append(replace(votes[0], id="none", pair_id="none", score_a=None, score_b=None))
+    segments = {(f"p{i}", 0, 8): 0 for i in range(21)} | {("p21", 0, 8): 1, ("none", 0, 8): 0}
+    truth = Answers(annotator="t", segments=segments, clips={}, shown_left={}, labels_sha256="")
+    margin, num_ties = tie_margin(votes, truth)
+    assert (margin, num_ties) == (pytest.approx(0.16), 21)
+    assert tie_margin(votes[:19], truth) == (None, 19)
+
+
+def test_the_probe_says_its_seed_and_accuracy_by_clip_and_no_margin_of_few_ties(judged_project: Project) -> None:
+    done = densedpo("judge", "oracle", "demo", "--set", "error_rate=0.2", "--project", judged_project.root)
+    name = done.out.split(" ", 1)[0]
+    done = densedpo("judge", "probe", name, "demo", "--truth", "oracle", "--project", judged_project.root,
+                    "--set", "motion=false", "--set", "num_draws=200", "--set", "seed=3")  # fmt: skip
+    assert (done.code, "n = prompts, seed 3" in done.out, "\n  clips " in done.out) == (0, True, True), done.out
+    card = read_card(card_folder(judged_project, name, "demo") / "card.json")
+    assert card.tie_margin is None
+    assert "a margin to judge by" not in done.out
 
 
 def test_nobody_is_held_against_themselves(judged_project: Project) -> None:

@@ -82,8 +82,12 @@ def test_drift_is_drawn_and_what_a_run_noticed_is_read(tmp_path: Path) -> None:
 
 
 def test_what_the_guard_of_an_online_run_saw_has_panels_of_its_own() -> None:
-    seen = ({"step": 0, "split": "guard", "motion": 2.0, "reward": 0.1}, {"step": 9, "split": "guard", "motion": 1.0})
+    seen = (
+        {"step": 0, "split": "guard", "motion": 2.0, "reward": 0.1, "saturation": 0.3},
+        {"step": 9, "split": "guard", "motion": 1.0},
+    )
     titles = {
         panel.title: {line.label for line in panel.lines} for panel in panels([Run(name="o", style=0, rows=seen)])
     }
-    assert titles == {"Motion while training": {"o, guard"}, "Reward while training": {"o, guard"}}
+    drawn = ("Motion while training", "Reward while training", "Saturation while training")
+    assert titles == {title: {"o, guard"} for title in drawn}

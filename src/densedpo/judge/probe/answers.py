@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
+from densedpo.core.records import Judgement
 from densedpo.judge.aggregate import latest
 from densedpo.judge.pairset import PairSet
 from densedpo.judge.preferences import collect
@@ -15,6 +16,8 @@ from densedpo.judge.store import LabelStore
 from densedpo.metrics.agreement import Agreement, Rating, agreement
 from densedpo.metrics.statistics import Estimate, resampled_bounds
 
+TIE_SHARE: Final = 0.8
+_FEWEST_TIES: Final = 20
 Unit = Literal["segment", "clip"]
 Question: TypeAlias = tuple[str, int, int]
 """A pair's id and a half-open range of its frames."""
@@ -87,6 +90,24 @@ def read_answers(pairs: PairSet, store: LabelStore, annotator: str, *, segment_s
         labels_sha256=preferences.header.labels_sha256,
         shown_left={(vote.pair_id, vote.start_frame, vote.stop_frame): vote.left for vote in votes},
     )
+
+
+def tie_margin(votes: Iterable[Judgement], truth: Answers) -> tuple[float | None, int]:
+    """The margin under which a judge that scores calls four in five of the segments ties that the truth does.
+
+    The shipped reward's own margin is the same percentile, over clean clips that are equally good.
+
+    Returns:
+        It, and the number of segments that it is from; None under 20 of them.
+    """
+    apart = [
+        abs(vote.score_a - vote.score_b)
+        for vote in votes
+        if vote.score_a is not None
+        and vote.score_b is not None
+        and truth.segments.get((vote.pair_id, vote.start_frame, vote.stop_frame)) == 0
+    ]
+    return (float(np.quantile(apart, TIE_SHARE)) if len(apart) >= _FEWEST_TIES else None), len(apart)
 
 
 def accuracies(one: Answers, other: Answers, pairs: PairSet, *, seed: int, num_draws: int) -> tuple[Accuracy, ...]:

@@ -91,6 +91,13 @@ def rebuild(
     return _same(rebuilt, annotator, instructions[0])
 
 
+def has_margin(instructions: tuple[str, ...]) -> bool:
+    """Whether answers under these instructions come of scores and a margin that can be set."""
+    found = _INSTRUCTIONS.fullmatch(instructions[0]) if len(instructions) == 1 else None
+    maker = _MAKERS.get(found["kind"]) if found is not None else None
+    return maker is not None and "margin" in maker.config.model_fields
+
+
 def _same(rebuilt: Rebuilt, annotator: str, instructions: str) -> Rebuilt:
     """What was made again, or why it is another judge."""
     judge = rebuilt.judge

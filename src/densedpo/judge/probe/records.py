@@ -20,7 +20,8 @@ class ProbeCard:
 
     A check with an alarm fails the judge if its name is in `deciding`; the others are there to be looked at. `asked` is
     False where the judge itself could not be asked anything, and `not_asked` says why: then only its stored answers
-    were looked at. `inputs` has the hashes of what was read, by path relative to the project.
+    were looked at. `inputs` has the hashes of what was read, by path relative to the project. `tie_margin` is of judges
+    that score, from `num_truth_ties` segments: see `densedpo.judge.probe.answers.tie_margin`.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
@@ -46,3 +47,5 @@ class ProbeCard:
     inputs: dict[str, str]
     made: dict[str, JsonValue]
     made_at: str
+    tie_margin: float | None = None
+    num_truth_ties: int = 0

@@ -15,11 +15,11 @@ from densedpo.core.records import from_row, to_row
 from densedpo.core.workspace import Project, content_hash, write_atomic, writing
 from densedpo.judge.aggregate import latest
 from densedpo.judge.pairset import PairSet
-from densedpo.judge.probe.answers import Accuracy, Answers, accuracies, read_answers
+from densedpo.judge.probe.answers import Accuracy, Answers, accuracies, read_answers, tie_margin
 from densedpo.judge.probe.asking import CANARY, ORDERS, SWAP, ask
 from densedpo.judge.probe.config import ProbeConfig
 from densedpo.judge.probe.motion import label_bias, measure_pairs
-from densedpo.judge.probe.rebuild import Rebuilt, rebuild
+from densedpo.judge.probe.rebuild import Rebuilt, has_margin, rebuild
 from densedpo.judge.probe.records import ProbeCard
 from densedpo.judge.probe.verdict import CARD_FILE, instructions_sha256
 from densedpo.judge.run import now
@@ -58,6 +58,7 @@ def probe_judge(
             *_asked(rebuilt, pairs, both[0], config),
         )
         reasons = failures(checks)
+        margin, num_ties = tie_margin(votes, both[1]) if has_margin(under) else (None, 0)
         card = ProbeCard(
             kind="probe card",
             version=1,
@@ -80,6 +81,8 @@ def probe_judge(
             inputs={project.relative(pairs.folder): content_hash(pairs.folder, project)},
             made=provenance(),
             made_at=now(),
+            tie_margin=margin,
+            num_truth_ties=num_ties,
         )
         path = folder / CARD_FILE
         write_atomic(path, json.dumps(to_row(card), indent=2) + "\n")

@@ -78,10 +78,20 @@ def verdicts_on(verdicts: Iterable[ProbeVerdict], judgements: Collection[Judgeme
     under: dict[str, set[str]] = {}
     for judgement in judgements:
         under.setdefault(judgement.annotator, set()).add(judgement.instructions)
-    hashes = {name: {sha256_json(text) for text in texts} for name, texts in under.items()}
-    last = {
-        verdict.annotator: verdict
-        for verdict in verdicts
-        if hashes.get(verdict.annotator, {""}) <= set(verdict.instructions_sha256)
-    }
-    return tuple(last[name] for name in sorted(last))
+    known = tuple(verdicts)
+    found = (verdict_on(known, name, under[name]) for name in sorted(under))
+    return tuple(verdict for verdict in found if verdict is not None)
+
+
+def verdict_on(verdicts: Iterable[ProbeVerdict], annotator: str, instructions: Collection[str]) -> ProbeVerdict | None:
+    """The newest verdict on an annotator that covers all of these instructions; None where there is none.
+
+    Args:
+        verdicts: oldest first.
+    """
+    hashes = {sha256_json(text) for text in instructions}
+    found = None
+    for verdict in verdicts:
+        if verdict.annotator == annotator and hashes <= set(verdict.instructions_sha256):
+            found = verdict
+    return found

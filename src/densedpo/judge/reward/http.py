@@ -19,6 +19,7 @@ import base64
 import http.client
 import json
 import math
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -74,7 +75,7 @@ class HttpJudge:
         self._scorer = ask_who(self._url, timeout_s=config.timeout_s)
         options = {"url": self._url, **config.model_dump(exclude={"timeout_s"})}
         self._annotator = annotator_name("http", options, {})
-        meaning = {**options, "timeout_s": config.timeout_s, "scorer": self._scorer.name, "fps": self._scorer.fps}
+        meaning = {**options, "scorer": self._scorer.name, "fps": self._scorer.fps}
         self._instructions = f"http {_VERSION}: {json.dumps(meaning, sort_keys=True)}"
 
     @property
@@ -167,25 +168,52 @@ def as_clip(frames: Frames, *, fps: float, scorer: Scorer) -> dict[str, JsonValu
 def exchange(url: str, body: bytes | None, *, timeout_s: float) -> dict[str, JsonValue]:
     """The JSON object that an address answers, tried three times where trying again may help.
 
+    Args:
+        timeout_s: how long each try may take, to the last byte of its answer.
+
     Raises:
-        JudgeUnavailable: it cannot be reached, or says that it cannot answer now.
-        BadInput: it refuses, or answers something else.
+        JudgeUnavailable: it cannot be reached, does not answer in time, or says that it cannot answer now.
+        BadInput: it refuses, answers something else, or there is no trusted connection to it.
     """
     request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
     for pause in (*_PAUSES_S, None):
+        ends = time.monotonic() + timeout_s
         try:
             with urllib.request.urlopen(request, timeout=timeout_s) as reply:
-                return _object(reply.read(MAX_REPLY_BYTES + 1), url)
+                return _object(_read(reply, ends=ends), url)
         except urllib.error.HTTPError as error:
             said = error.read(300).decode("utf-8", errors="replace").strip().replace("\n", " ")
             problem, passing = f"answers {error.code}: {said or error.reason}", error.code in _PASSING
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-            problem, passing = f"cannot be reached: {error}", True
+            # a certificate that is not trusted, or a server without TLS, will not be there later either
+            is_tls = isinstance(error, urllib.error.URLError) and isinstance(error.reason, ssl.SSLError)
+            problem, passing = f"cannot be reached: {error}", not is_tls
         if pause is None or not passing:
             break
         time.sleep(pause)
-    said = f"{url} {problem}; start the scorer and run the command again: what was judged is stored"
-    raise JudgeUnavailable(said) if passing else BadInput(said)
+    if passing:
+        raise JudgeUnavailable(
+            f"{url} {problem}; start the scorer and run the command again: what was judged is stored"
+        )
+    raise BadInput(f"{url} {problem}; what was judged before is stored")
+
+
+def _read(reply: http.client.HTTPResponse, *, ends: float) -> bytes:
+    """The body piece by piece, so that a scorer that drips does not outrun its time; one byte too many says too long.
+
+    Raises:
+        TimeoutError, http.client.IncompleteRead: the time was up, or the connection gone, before its end.
+    """
+    data = bytearray()
+    while piece := reply.read1(MAX_REPLY_BYTES + 1 - len(data)):
+        data += piece
+        if len(data) > MAX_REPLY_BYTES:
+            return bytes(data)
+        if time.monotonic() > ends:
+            raise TimeoutError("no whole answer in the time that it may take (timeout_s)")
+    if reply.length:
+        raise http.client.IncompleteRead(bytes(data), reply.length)
+    return bytes(data)
 
 
 def _object(data: bytes, url: str) -> dict[str, JsonValue]:

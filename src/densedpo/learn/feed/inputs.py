@@ -196,12 +196,21 @@ def require_trusted(preferences: Path, *, allow_failed_judge: bool) -> None:
     probes = header.get("probes", []) if isinstance(header, dict) else []
     for row in probes:
         verdict = from_row(ProbeVerdict, row, f"{preferences}:1: probes")
-        if verdict.passed:
-            continue
-        said = f"{preferences}: {verdict.annotator!r} failed its probe ({'; '.join(verdict.reasons)})"
-        if not allow_failed_judge:
-            raise BadInput(f"{said}; use another judge, or pass --set allow_failed_judge=true")
-        _log.warning("%s; learning from it all the same, as allow_failed_judge says", said)
+        require_passed(verdict, where=str(preferences), setting="allow_failed_judge", allowed=allow_failed_judge)
+
+
+def require_passed(verdict: ProbeVerdict, *, where: str, setting: str, allowed: bool) -> None:
+    """Refuses a judge that failed its probe; where a setting allows it, says so.
+
+    Raises:
+        BadInput: names the judge, why it failed and the setting.
+    """
+    if verdict.passed:
+        return
+    said = f"{where}: {verdict.annotator!r} failed its probe ({'; '.join(verdict.reasons)})"
+    if not allowed:
+        raise BadInput(f"{said}; use another judge, or pass --set {setting}=true")
+    _log.warning("%s; learning from it all the same, as %s says", said, setting)
 
 
 def split_pairs(pairs: tuple[LabelledPair, ...], config: LearnConfig) -> PairSplits:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Self
 from densedpo.core.errors import BadInput
 from densedpo.core.files import read_object, write_atomic
 from densedpo.judge.pairset import PairSet
+from densedpo.judge.probe.verdict import read_verdicts, verdict_on
 from densedpo.judge.store import LabelStore
+from densedpo.learn.feed.inputs import require_passed
 from densedpo.learn.online.judging import JudgingAhead, Patience, judge_all, waiting_for
 from densedpo.learn.online.rewards import build_judge, rewards_of
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from densedpo.core.records import ClipSide, Pair
     from densedpo.judge.protocol import Judge
     from densedpo.learn.online.choose import Rewards
-    from densedpo.learn.online.config import OnlineConfig
+    from densedpo.learn.online.run import OnlineInputs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,22 +96,30 @@ class Sitting:
         return pairs
 
 
-def seat_jury(config: OnlineConfig, folder: Path, poll: Callable[[], None]) -> Jury:
+def seat_jury(inputs: OnlineInputs, poll: Callable[[], None]) -> Jury:
     """Makes the judges, waiting for those that are away, and refuses ones that have changed since the run began.
 
     Raises:
-        Interrupted, BadInput: see `judging.waiting_for` and `rewards.build_judge`; a judge is another one now.
+        Interrupted, BadInput: see `judging.waiting_for` and `rewards.build_judge`; a judge is another one now, or a
+            reward failed its probe in this project and the run does not allow it.
     """
+    config = inputs.config
     patience = Patience(minutes=config.judge_patience_min, poll=poll)
     seconds, guard = config.segment_seconds, config.guard.judge
     choices = (*config.rewards, *([guard] if guard is not None else []))
     judges = [waiting_for(partial(build_judge, choice, segment_seconds=seconds), patience) for choice in choices]
-    path = folder / "judges.json"
+    count = len(config.rewards)
+    verdicts = read_verdicts(inputs.project.root)
+    for judge in judges[:count]:
+        verdict = verdict_on(verdicts, judge.annotator, [judge.instructions])
+        if verdict is not None:
+            allowed = config.learn.allow_failed_judge
+            require_passed(verdict, where=verdict.card, setting="learn.allow_failed_judge", allowed=allowed)
+    path = inputs.folder / "judges.json"
     row = {"instructions": [judge.instructions for judge in judges]}
     if path.exists() and read_object(path) != row:
         raise BadInput(f"{path}: a judge is not what it was when the run began; start another run")
     write_atomic(path, json.dumps(row, indent=2) + "\n")
-    count = len(config.rewards)
     return Jury(
         rewards=tuple(judges[:count]),
         weights=tuple(choice.weight for choice in config.rewards),

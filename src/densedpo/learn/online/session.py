@@ -20,6 +20,7 @@ from densedpo.core.errors import BadInput
 from densedpo.core.files import read_object, write_atomic
 from densedpo.core.workspace import Project, read_stamp
 from densedpo.generate.rollouts import RolloutPlan, plan_rollouts
+from densedpo.learn.course import RUN_FILE
 from densedpo.learn.online.choose import Chosen, choose
 from densedpo.learn.online.chosen import write_chosen
 from densedpo.learn.online.guard.lookout import Lookout
@@ -45,7 +46,6 @@ from densedpo.learn.online.round import (
 from densedpo.learn.online.run import OnlineInputs, OnlineSummary
 from densedpo.learn.processes.meanwhile import first_works
 from densedpo.learn.processes.team import device_of, joined
-from densedpo.learn.run import RUN_FILE
 
 if TYPE_CHECKING:
     from densedpo.learn.processes.launch import World
@@ -80,7 +80,7 @@ class _Online:
         self._inputs, self._config, self._team, self._poll = inputs, inputs.config, team, poll
         self._policy = Policy(inputs, identity, team)
         self._learning = Learning(inputs, identity, self._policy, team, poll)
-        self._jury = first_works(team, partial(seat_jury, inputs.config, inputs.folder), poll)
+        self._jury = first_works(team, partial(seat_jury, inputs), poll)
         self._lookout = Lookout(inputs, self._policy, self._jury, team, poll)
         self._records: list[RoundRecord] = []
 

@@ -107,6 +107,8 @@ def panels(runs: Sequence[Run]) -> tuple[Panel, ...]:
                    None),
         draw_panel("Diversity while training", "distance between the guard's clips of a prompt",
                    _guard(runs, "diversity"), None),
+        draw_panel("Saturation while training", "mean saturation of the guard's clips; a reward that is hacked often "
+                   "raises it", _guard(runs, "saturation"), None),
     ]  # fmt: skip
     return tuple(panel for panel in drawn if panel is not None)
 

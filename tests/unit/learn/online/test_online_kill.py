@@ -20,7 +20,7 @@ QUICK = ("between two rollouts", "in the middle of a chosen pair", "right after 
 def kill_and_compare(prompted: Project, model: Path, deaths: Sequence[str]) -> None:
     """Kills one run at each of these moments, one after the other, lets it end, and compares it with one left alone."""
     config = online_config({"checkpoint_every": 1}, guard=GUARD)
-    codes = {death: killed_online(prompted, "killed", model, config, death) for death in deaths}
+    codes = {death: killed_online(prompted, "killed", model, config, DEATHS[death]) for death in deaths}
     assert codes == dict.fromkeys(deaths, -signal.SIGKILL)
     train_online(prompted, "killed", model, config)
     train_online(prompted, "alone", model, config)

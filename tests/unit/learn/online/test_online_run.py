@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from densedpo.core.errors import BadInput, Interrupted
+from densedpo.core.provenance import sha256_json
+from densedpo.core.records import Prompt, write_jsonl
 from densedpo.core.workspace import Project
 from densedpo.judge.pairset import PairSet
 from densedpo.judge.preferences import read_preferences
+from densedpo.learn.online.jury import Jury, seat_jury
+from densedpo.learn.online.run import read_online_inputs
 from online_runs import online_config, rounds, rows, train_online
 
 
@@ -150,6 +155,51 @@ def test_a_judge_that_stays_away_ends_the_run_resumably(prompted: Project, toy_m
         train_online(prompted, "gone", toy_model_dir, config)
     judges.write_text(before)
     assert rounds(train_online(prompted, "gone", toy_model_dir, config))[0]["num_pairs"] == 2
+
+
+def test_a_reward_that_failed_its_probe_here_is_refused_unless_the_run_allows_it(
+    prompted: Project, toy_model_dir: Path, caplog: pytest.LogCaptureFixture
+):
+    """A verdict on other instructions is one on another judge; who is held out may have failed."""
+
+    def probed(annotator: str, instructions: str) -> None:
+        path = prompted.root / "probes" / f"{annotator}--p" / "card.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        card = {
+            "annotator": annotator, "instructions_sha256": [sha256_json(instructions)], "passed": False,
+            "reasons": ["MB3: 0.9"], "truth": "ann", "pairs": "p", "made_at": "2026-01-01T00:00:00+00:00",
+        }  # fmt: skip
+        path.write_text(json.dumps(card))
+
+    def jury(learn: dict[str, object] | None = None) -> Jury:
+        guard = {"every": 1, "judge": {"judge": "online_judges:Darkness"}}
+        inputs = read_online_inputs(
+            prompted, "x", model=toy_model_dir, config=online_config(learn, guard=guard), allow_stale=False
+        )
+        return seat_jury(inputs, lambda: None)
+
+    probed("darkness", "planted 1")
+    probed("brightness", "planted 0")
+    assert [judge.annotator for judge in jury().all] == ["brightness", "darkness"]
+    probed("brightness", "planted 1")
+    with pytest.raises(BadInput, match=r"'brightness' failed its probe \(MB3: 0\.9\).*learn\.allow_failed_judge=true"):
+        jury()
+    jury({"allow_failed_judge": True})
+    assert "learning from it all the same, as learn.allow_failed_judge says" in caplog.text
+
+
+def test_prompts_with_the_same_words_are_prompts_of_their_own(prompted: Project, toy_model_dir: Path):
+    """Two prompts of one caption and no clip: rollouts of other noises, no two of them alike, and a pair of each."""
+    path = prompted.clips / "prompts.jsonl"
+    prompts = [Prompt(id=f"twin-{i}", caption="a red circle", split="train") for i in range(2)]
+    write_jsonl(path, prompts)
+    folder = train_online(prompted, "twins", toy_model_dir, online_config(num_rounds=1, steps_per_round=1))
+    inside = Project(root=folder / "rounds" / "0000")
+    rollouts = PairSet.read(inside.pairs("rollouts"))
+    made = [t for pair in rollouts for t in load_file(rollouts.folder / pair.latents).values()]
+    assert not any(torch.equal(one, other) for one, other in combinations(made, 2))
+    assert len(made) == 8
+    assert sorted(pair.prompt_id for pair in PairSet.read(inside.pairs("chosen"))) == ["twin-0", "twin-1"]
 
 
 def test_one_prompt_gives_a_pair_for_each_visit(prompted: Project, toy_model_dir: Path):

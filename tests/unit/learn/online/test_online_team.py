@@ -17,7 +17,15 @@ from densedpo.judge.pairset import PairSet
 from densedpo.learn.processes.launch import World
 from densedpo.learn.processes.meanwhile import first_works
 from densedpo.learn.processes.team import ALONE, Team
-from online_runs import online_config, online_together, rounds, rows, signalled_on_the_second, train_online
+from online_runs import (
+    killed_online,
+    online_config,
+    online_together,
+    rounds,
+    rows,
+    signalled_on_the_second,
+    train_online,
+)
 
 # what no number of processes changes: the identity of the policy, and of the pairs that it made, has its last bits
 ROUND = ("round", "first_step", "last_step", "num_rollouts", "num_pairs", "num_tied", "num_unscored")
@@ -78,6 +86,31 @@ def test_sharded_processes_cut_in_each_phase_and_resumed_are_one(prompted: Proje
     assert summary["strategy"] == "fully sharded over 2 processes, gloo, cpu"
     one = config.model_copy(update={"learn": config.learn.model_copy(update={"strategy": "auto"})})
     assert_same_run(prompted.run("cut"), train_online(prompted, "one", toy_model_dir, one))
+
+
+@pytest.mark.slow
+def test_a_run_that_is_cut_goes_on_with_another_number_of_processes(prompted: Project, toy_model_dir: Path):
+    """Two processes are stopped while they sample a round, one is killed in a step of the next, two in the last look.
+
+    Each time half of a phase is on the disk, left there by another number of processes; one process ends the run.
+    """
+    config = online_config(
+        {"checkpoint_every": 1}, pairs_per_batch=1, num_rounds=2,
+        guard={"every": 2, "num_prompts": 2, "judge": {"judge": "online_judges:Darkness"}},
+    )  # fmt: skip
+    # the first batch is that of the look at the base
+    sampling = partial(signalled_on_the_second, "densedpo.learn.online.rollouts", "sample_pairs", 2, signal.SIGTERM)
+    assert 0 not in online_together(prompted, "cut", toy_model_dir, config, sampling)
+    rollouts = prompted.run("cut") / "rounds/0000/pairs/rollouts"
+    assert len((rollouts / "pairs.jsonl").read_text().splitlines()) == 2  # of 4
+    in_step_4 = ("densedpo.learn.loop", "take_step", 4, "before")
+    assert killed_online(prompted, "cut", toy_model_dir, config, in_step_4) == -signal.SIGKILL
+    assert [row["round"] for row in rounds(prompted.run("cut"))] == [0]
+    look = partial(signalled_on_the_second, "densedpo.learn.online.guard.taking", "first_works", 1, signal.SIGKILL)
+    assert 0 not in online_together(prompted, "cut", toy_model_dir, config, look, 1)
+    assert [row["round"] for row in rounds(prompted.run("cut"))] == [0, 1]
+    train_online(prompted, "cut", toy_model_dir, config)
+    assert_same_run(prompted.run("cut"), train_online(prompted, "alone", toy_model_dir, config))
 
 
 @pytest.mark.slow
