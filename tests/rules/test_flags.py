@@ -22,7 +22,7 @@ FLAGS = {
     "data add": "--model --project --config --set",
     "generate independent": "--model --project --config --set --dry-run",
     "generate guided": "--model --project --config --set --dry-run",
-    "generate first-frames": "--model --project --config --set",
+    "generate first-frames": "--model --project --config --set --dry-run",
     "generate corrupted": "--model --project --config --set --dry-run",
     "generate arena": "--name --model --project --config --set",
     "generate calibrate": "--model --project --config --set",

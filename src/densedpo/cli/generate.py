@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from densedpo.cli.corrupted import corrupted
 from densedpo.cli.options import (
     ConfigOption,
     DryRunOption,
@@ -17,7 +16,11 @@ from densedpo.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from densedpo.generate.plan import PairPlan
+    from collections.abc import Callable, Sequence
+
+    from densedpo.core.records import Pair
+    from densedpo.generate.estimate import Estimate
+    from densedpo.generate.plan import PairPlan, PlannedPair
 
 app = typer.Typer(no_args_is_help=True, help="Generate pairs of clips, and calibrate how they start.")
 
@@ -67,23 +70,55 @@ def first_frames(
     project: ProjectOption = None,
     config: ConfigOption = None,
     settings: SetOption = [],
+    dry_run: DryRunOption = False,
 ) -> None:
     """Draw first frames from prompts by a text-to-image model, in the size of the video model that continues them."""
     from densedpo.core.config import load_config
     from densedpo.core.workspace import find_project
     from densedpo.generate.config import FirstFramesConfig
-    from densedpo.generate.drawn import draw_first_frames, plan_first_frames
+    from densedpo.generate.drawn import draw_first_frames, estimate_first_frames, plan_first_frames
 
     loaded = load_config(FirstFramesConfig, config, settings)
     plan = plan_first_frames(find_project(project), name, model=model, config=loaded)
+    if dry_run:
+        typer.echo(str(estimate_first_frames(plan)))
+        return
     num_drawn = draw_first_frames(plan)
     typer.echo(
         f"{num_drawn} frames drawn, {len(plan.frames)} in pairs/{name}; next: densedpo generate independent PAIRS "
-        f"--set first_frames={name}"
+        f"--model {model} --set first_frames={name}"
     )
 
 
-app.command()(corrupted)
+@app.command()
+def corrupted(
+    name: PairNameArgument,
+    model: ModelOption = "tiny",
+    project: ProjectOption = None,
+    config: ConfigOption = None,
+    settings: SetOption = [],
+    dry_run: DryRunOption = False,
+) -> None:
+    """Make pairs of a real clip and a worse copy of it, which need no labels."""
+    from densedpo.core.config import load_config
+    from densedpo.core.workspace import find_project
+    from densedpo.generate.corrupted.config import CorruptedConfig
+    from densedpo.generate.corrupted.plan import plan_corrupted
+
+    loaded = load_config(CorruptedConfig, config, settings)
+    plan = plan_corrupted(find_project(project), name, model=model, config=loaded)
+
+    def cost(todo: Sequence[PlannedPair]) -> Estimate:
+        from densedpo.generate.corrupted.run import estimate_corrupted
+
+        return estimate_corrupted(plan, todo)
+
+    def make() -> int:
+        from densedpo.generate.corrupted.run import generate_corrupted
+
+        return generate_corrupted(plan)
+
+    _make_or_estimate(plan.pairs, cost, make, dry_run=dry_run)
 
 
 @app.command()
@@ -120,31 +155,59 @@ def calibrate(
     """Find the highest noise level that keeps the motion of the real clip."""
     from densedpo.core.config import load_config
     from densedpo.core.workspace import find_project
+    from densedpo.generate.calibration.plan import clips_to_calibrate
     from densedpo.generate.config import CalibrateConfig
-    from densedpo.generate.plan import clips_to_calibrate
 
     loaded = load_config(CalibrateConfig, config, settings)
     found = find_project(project)
     clips = clips_to_calibrate(found, model=model, config=loaded)
 
-    from densedpo.generate.calibrate import calibrate as measure
+    from densedpo.generate.calibration.run import calibrate as measure
 
     result = measure(clips, found.pairs(name), model=model, config=loaded, captions=found.captions)
     typer.echo(result.table())
 
 
 def _generate(plan: PairPlan, *, dry_run: bool) -> None:
+    def cost(todo: Sequence[PlannedPair]) -> Estimate:
+        from densedpo.generate.estimate import estimate
+
+        return estimate(plan, todo)
+
+    def make() -> int:
+        from densedpo.generate.pairs import generate_pairs
+
+        return generate_pairs(plan)
+
+    _make_or_estimate(plan, cost, make, dry_run=dry_run)
+
+
+def _make_or_estimate(
+    plan: PairPlan, cost: Callable[[Sequence[PlannedPair]], Estimate], make: Callable[[], int], *, dry_run: bool
+) -> None:
+    """Makes what a plan's folder lacks, or says what that will take.
+
+    Args:
+        cost: the estimate for what is lacking; imports torch, as `make` does.
+        make: returns how many pairs were made.
+    """
     from densedpo.generate.resume import remaining
 
     todo = remaining(plan)  # refuses what cannot go on before torch is imported
     if dry_run:
-        from densedpo.generate.estimate import estimate
-
-        typer.echo(str(estimate(plan, todo)))
+        typer.echo(str(cost(todo)))
         return
+    num_made, name = make(), plan.folder.name
+    typer.echo(
+        f"{num_made} pairs made, {len(plan.pairs)} in pairs/{name}; "
+        f"next: densedpo judge {_judge_of(plan.pairs[0].pair)} {name}"
+    )
 
-    from densedpo.generate.pairs import generate_pairs
 
-    num_made = generate_pairs(plan)
-    name = plan.folder.name
-    typer.echo(f"{num_made} pairs made, {len(plan.pairs)} in pairs/{name}; next: densedpo judge oracle {name}")
+def _judge_of(pair: Pair) -> str:
+    """The judge that needs nothing more than such pairs; people where there is none."""
+    if pair.corruption is not None:
+        return "real"
+    if pair.scene is not None:
+        return "oracle"
+    return "reference" if pair.kind == "guided" else "serve"

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from densedpo.cli.audit import audit
-from densedpo.cli.corrupted import real
 from densedpo.cli.judging import PairsArgument, echo_summary, open_labels, open_pairs, run_judge
 from densedpo.cli.options import AllowStaleOption, ConfigOption, ProjectOption, SetOption
 from densedpo.cli.probe import probe
@@ -56,7 +55,21 @@ def reference(
     run_judge(judge, found, pairs, settings.segment_seconds, allow_stale=allow_stale)
 
 
-app.command()(real)
+@app.command()
+def real(
+    pairs: PairsArgument,
+    project: ProjectOption = None,
+    config: ConfigOption = None,
+    set_: SetOption = [],
+    allow_stale: AllowStaleOption = False,
+) -> None:
+    """Judge corrupted pairs by what is known of them: the real clip is better."""
+    from densedpo.core.config import load_config
+    from densedpo.core.workspace import find_project
+    from densedpo.judge.known import RealConfig, RealJudge
+
+    settings = load_config(RealConfig, config, set_)
+    run_judge(RealJudge(), find_project(project), pairs, settings.segment_seconds, allow_stale=allow_stale)
 
 
 @app.command()

@@ -8,6 +8,7 @@ made from.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,17 +18,19 @@ from densedpo.adapters import catalogue
 from densedpo.adapters.images.sdxl import check_image_model, image_model_fingerprint
 from densedpo.core.errors import BadInput
 from densedpo.core.files import append_jsonl, repair_jsonl, write_atomic, writing
-from densedpo.core.progress import track
+from densedpo.core.progress import duration_text, track
 from densedpo.core.provenance import sha256_json
 from densedpo.core.records import read_jsonl, to_row, write_jsonl
 from densedpo.core.workspace import stamp_path, write_stamp
 from densedpo.generate.first_frames import FRAMES_FILE, DrawnFrame, png_of
 from densedpo.generate.plan import select_prompts
+from densedpo.generate.real_clips import continues_frame
 from densedpo.generate.resume import require_same_settings, write_settings
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
+    from densedpo.adapters.images.sdxl import ImageModel
     from densedpo.core.records import Prompt
     from densedpo.core.workspace import Project
     from densedpo.generate.config import FirstFramesConfig
@@ -55,8 +58,11 @@ def plan_first_frames(project: Project, name: str, *, model: str | Path, config:
         model: the video model that will continue them, whose size they have.
 
     Raises:
-        BadInput: no such model, the image model is not a whole directory of safetensors, or no prompts in these splits.
+        BadInput: no such model or a text-to-video one, the image model is not a whole directory of safetensors, or no
+            prompts in these splits.
     """
+    if not continues_frame(model):
+        raise BadInput(f"{model} is text-to-video and continues no first frame; name the model that will by --model")
     if not config.image_model:
         raise BadInput("name the text-to-image model's folder by --set image_model=FOLDER")
     folder, unet = Path(config.image_model), Path(config.image_unet) if config.image_unet else None
@@ -130,6 +136,42 @@ def draw_first_frames(plan: FramesPlan) -> int:
     return len(todo)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FramesEstimate:
+    """What is still to be drawn, and how long that will take."""
+
+    num_frames: int
+    num_done: int
+    time_s: float
+
+    def __str__(self) -> str:
+        """The estimate in one line."""
+        return f"{self.num_frames} frames to draw ({self.num_done} are there): about {duration_text(self.time_s)}"
+
+
+def estimate_first_frames(plan: FramesPlan) -> FramesEstimate:
+    """Draws one frame in one step and in two, on the plan's device; writes nothing.
+
+    Raises:
+        BadInput: other settings made what is there, or the image model does not load.
+    """
+    require_same_settings(plan.folder, plan.settings)
+    todo = [frame for frame in plan.frames if not (plan.folder / frame.image).is_file()]
+    time_s = 0.0
+    if todo:
+        model = _image_model(plan)
+        _seconds(plan, model, todo[0], num_steps=1)  # loads and warms up
+        one, two = (_seconds(plan, model, todo[0], num_steps=num_steps) for num_steps in (1, 2))
+        time_s = len(todo) * (one + (plan.config.num_steps - 1) * max(0.0, two - one))
+    return FramesEstimate(num_frames=len(todo), num_done=len(plan.frames) - len(todo), time_s=time_s)
+
+
+def _seconds(plan: FramesPlan, model: ImageModel, frame: DrawnFrame, *, num_steps: int) -> float:
+    started = time.perf_counter()
+    _drawn(plan, model, replace(frame, num_steps=num_steps))
+    return time.perf_counter() - started
+
+
 def _whole_rows(folder: Path) -> list[DrawnFrame]:
     """The rows whose picture is there; torn ones and those without go from the file."""
     file = folder / FRAMES_FILE
@@ -142,20 +184,28 @@ def _whole_rows(folder: Path) -> list[DrawnFrame]:
 
 
 def _draw(plan: FramesPlan, todo: Sequence[DrawnFrame], folder: Path) -> None:
-    from densedpo.adapters.images.sdxl import ImageModel
-
-    config = plan.config
-    model = ImageModel(plan.image_model, plan.image_unet, device=config.device, dtype=config.dtype)
+    model = _image_model(plan)
     for frame in track(todo, what="drawing first frames"):
-        image = model.draw(
-            frame.caption,
-            noise_key=(frame.noise_key,),
-            height=frame.height * config.scale,
-            width=frame.width * config.scale,
-            num_steps=frame.num_steps,
-            guidance_scale=frame.guidance_scale,
-        )
-        data = png_of(image, height=frame.height, width=frame.width)
+        data = _drawn(plan, model, frame)
         write_atomic(folder / frame.image, data)
         # the row comes last: a row is never without its picture
         append_jsonl(folder / FRAMES_FILE, to_row(replace(frame, content=hashlib.sha256(data).hexdigest())))
+
+
+def _image_model(plan: FramesPlan) -> ImageModel:
+    from densedpo.adapters.images.sdxl import ImageModel
+
+    return ImageModel(plan.image_model, plan.image_unet, device=plan.config.device, dtype=plan.config.dtype)
+
+
+def _drawn(plan: FramesPlan, model: ImageModel, frame: DrawnFrame) -> bytes:
+    """A frame as PNG."""
+    image = model.draw(
+        frame.caption,
+        noise_key=(frame.noise_key,),
+        height=frame.height * plan.config.scale,
+        width=frame.width * plan.config.scale,
+        num_steps=frame.num_steps,
+        guidance_scale=frame.guidance_scale,
+    )
+    return png_of(image, height=frame.height, width=frame.width)

@@ -17,17 +17,18 @@ from densedpo.adapters import catalogue
 from densedpo.adapters.trained import fingerprint_with, trained_by
 from densedpo.core.errors import BadInput
 from densedpo.core.provenance import sha256_json
-from densedpo.core.records import Clip, Pair, Prompt, read_jsonl
+from densedpo.core.records import Pair, Prompt, read_jsonl
 from densedpo.core.seeds import generator
 from densedpo.core.workspace import Project, require_fresh
 from densedpo.generate.config import IndependentConfig
 from densedpo.generate.first_frames import FrameFile, read_first_frames
+from densedpo.generate.real_clips import continues_frame, first_frames_of, latents_of_clips
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from densedpo.adapters.base import Geometry
-    from densedpo.generate.config import CalibrateConfig, Decode, GuidedConfig, MadeConfig
+    from densedpo.generate.config import Decode, GuidedConfig, MadeConfig
 
 Kind = Literal["guided", "independent", "arena", "corrupted"]
 SMALL_SIDE: Final = 128  # clips up to this size are stored enlarged, so that each pixel owns its colour sample
@@ -60,15 +61,6 @@ class PairPlan:
     decode: Decode = "auto"
     start: Path | None = None
     above: tuple[Path, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CalibrationClip:
-    """A prompt and the file with its real clip's latents."""
-
-    prompt: Prompt
-    latents: Path
-    first: FrameFile | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,22 +137,6 @@ def draw_eta(low: float, high: float, *parts: int | str) -> float:
     return float(np.float32(drawn))
 
 
-def clips_to_calibrate(project: Project, *, model: str | Path, config: CalibrateConfig) -> tuple[CalibrationClip, ...]:
-    """The real clips that a calibration looks at.
-
-    Raises:
-        BadInput: as `plan_guided`, or fewer clips than asked for.
-    """
-    prompts = select_prompts(project, config.splits, seed=config.seed, allow_clipless=False)[: config.num_clips]
-    if len(prompts) < config.num_clips:
-        raise BadInput(f"num_clips = {config.num_clips}, but there are only {len(prompts)} clips in these splits")
-    latents = latents_of_clips(project, prompts, model=model)
-    first = first_frames_of(project, prompts, model=model)
-    return tuple(
-        CalibrationClip(prompt=prompt, latents=latents[prompt.id], first=first.get(prompt.id)) for prompt in prompts
-    )
-
-
 def select_prompts(project: Project, splits: Sequence[str], *, seed: int, allow_clipless: bool) -> tuple[Prompt, ...]:
     """The prompts of the splits in the order of a seed.
 
@@ -176,63 +152,6 @@ def select_prompts(project: Project, splits: Sequence[str], *, seed: int, allow_
         raise BadInput(f"clips/prompts.jsonl holds no {what} in {', '.join(splits)}; add some by `densedpo data add`")
     # by a number of its own, so that a prompt that is added later does not reorder the others among themselves
     return tuple(sorted(prompts, key=lambda prompt: (generator(seed, "order", prompt.id).random(), prompt.id)))
-
-
-def continues_frame(model: str | Path) -> bool:
-    """Whether a model's clips continue a first frame, so that every prompt needs a clip."""
-    return catalogue.geometry(model).num_given_frames > 0
-
-
-def require_text_to_video(model: str | Path, *, what: str) -> None:
-    """Refuses an image-to-video model where first frames are not known.
-
-    Raises:
-        BadInput: says what is not made with it.
-    """
-    if continues_frame(model):
-        raise BadInput(f"{model} continues a first frame: {what} are made with text-to-video models alone")
-
-
-def first_frames_of(project: Project, prompts: Sequence[Prompt], *, model: str | Path) -> dict[str, FrameFile]:
-    """Where the first frame of each prompt's own clip is, by prompt id; nothing for a text-to-video model.
-
-    Raises:
-        BadInput: see `latents_of_clips`.
-    """
-    if not continues_frame(model):
-        return {}
-    clips = _clips_of(project, prompts, model=model)
-    return {prompt_id: FrameFile.of(clip, project.clips) for prompt_id, (clip, _) in clips.items()}
-
-
-def latents_of_clips(project: Project, prompts: Sequence[Prompt], *, model: str | Path) -> dict[str, Path]:
-    """The file of cached latents of each prompt's clip, by prompt id.
-
-    Raises:
-        BadInput: a clip is missing, of another size than the model's, or not encoded by the model's autoencoder.
-    """
-    return {prompt_id: latents for prompt_id, (_, latents) in _clips_of(project, prompts, model=model).items()}
-
-
-def _clips_of(project: Project, prompts: Sequence[Prompt], *, model: str | Path) -> dict[str, tuple[Clip, Path]]:
-    """Each prompt's clip and the file of its cached latents, by prompt id; see `latents_of_clips`."""
-    clips = {clip.id: clip for clip in read_jsonl(project.clips / "clips.jsonl", Clip)}
-    geometry, cache = catalogue.geometry(model), project.clips / "latents" / catalogue.vae_fingerprint(model)
-    again = f"make clips for this model by `densedpo data add ... --model {model}`"
-    found = {}
-    for prompt in prompts:
-        clip = clips.get(prompt.clip_id or "")
-        if clip is None:
-            raise BadInput(f"clips/prompts.jsonl: prompt {prompt.id!r} names a missing clip, {prompt.clip_id!r}")
-        if (clip.num_frames, clip.height, clip.width) != (geometry.num_frames, geometry.height, geometry.width):
-            raise BadInput(f"clip {clip.id!r} is {_size(clip)}; the model takes {_size(geometry)}; {again}")
-        if abs(clip.fps - geometry.fps) > 1e-6:
-            raise BadInput(f"clip {clip.id!r} is at {clip.fps:g} fps; the model takes {geometry.fps:g} fps; {again}")
-        latents = cache / f"{clip.content}.safetensors"
-        if not latents.is_file():
-            raise BadInput(f"clip {clip.id!r} has no latents of this model's autoencoder; {again}")
-        found[prompt.id] = (clip, latents)
-    return found
 
 
 def pixel_scale(geometry: Geometry) -> int:
@@ -377,7 +296,3 @@ def pair_of(
         scene=prompt.scene,
         num_given_frames=geometry.num_given_frames,
     )
-
-
-def _size(sized: Clip | Geometry) -> str:
-    return f"{sized.num_frames} frames of {sized.width}x{sized.height}"

@@ -11,17 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from densedpo.adapters import catalogue
-from densedpo.generate.plan import (
-    PairPlan,
-    PairRequest,
-    PlannedPair,
-    draw_eta,
-    eta_range,
-    latents_of_clips,
-    pair_of,
-    request_for,
-    require_text_to_video,
-)
+from densedpo.generate.plan import PairPlan, PairRequest, PlannedPair, draw_eta, eta_range, pair_of, request_for
+from densedpo.generate.real_clips import latents_of_clips, require_text_to_video
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,8 @@ from densedpo.core.errors import BadInput
 from densedpo.core.provenance import sha256_json
 from densedpo.core.records import Clip, Pair, Prompt, read_jsonl
 from densedpo.core.workspace import Project, read_stamp
-from densedpo.generate.plan import continues_frame, latents_of_clips, pixel_scale, select_prompts
+from densedpo.generate.plan import pixel_scale, select_prompts
+from densedpo.generate.real_clips import continues_frame, latents_of_clips
 from densedpo.measure.config import MeasureConfig
 from densedpo.measure.records import Settings, Subject
 from densedpo.measure.score import SCORING_VERSION

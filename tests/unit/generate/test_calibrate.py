@@ -12,10 +12,10 @@ import pytest
 from densedpo.adapters import load
 from densedpo.core.errors import BadInput
 from densedpo.core.workspace import Project
-from densedpo.generate.calibrate import Level, _conclude, calibrate
+from densedpo.generate.calibration.flow import flow_agreement
+from densedpo.generate.calibration.plan import clips_to_calibrate
+from densedpo.generate.calibration.run import Level, _conclude, calibrate
 from densedpo.generate.config import CalibrateConfig
-from densedpo.generate.flow import flow_agreement
-from densedpo.generate.plan import clips_to_calibrate
 from densedpo.metrics.statistics import cluster_mean
 from densedpo.world.render import render
 from densedpo.world.scene import parse_caption

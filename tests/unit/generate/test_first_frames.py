@@ -122,6 +122,18 @@ def test_frames_are_drawn_once_and_pairs_continue_them(made: tuple[Path, Path, P
         assert near < far
 
 
+def test_a_dry_run_says_how_long_the_frames_take_and_draws_none(made: tuple[Path, Path, Project]) -> None:
+    root, model, project = made
+    where = ("--model", model, "--project", project.root)
+    chosen = settings(num_steps=3, image_model=f"'{root / 'sdxl'}'", splits="['train']")
+    done = densedpo("generate", "first-frames", "dry", *where, *chosen, "--dry-run")
+    assert (done.code, done.out.startswith("2 frames to draw (0 are there): about ")) == (0, True), done.err
+    assert not project.pairs("dry").exists()
+    run("generate", "first-frames", "dry", *where, *chosen)
+    again = densedpo("generate", "first-frames", "dry", *where, *chosen, "--dry-run")
+    assert again.out == "0 frames to draw (2 are there): about 0 s\n"
+
+
 def test_another_unet_draws_another_picture(made: tuple[Path, Path, Project]) -> None:
     root, model, project = made
     base = draw(root, model, project, "base")
@@ -149,6 +161,8 @@ def test_what_is_no_whole_directory_of_safetensors_is_refused(made: tuple[Path, 
         check_image_model(root / "sdxl", pickled)
     done = densedpo("generate", "first-frames", "n", "--model", model, "--project", project.root)
     assert (done.code, "image_model=FOLDER" in done.err) == (2, True)
+    for_nobody = densedpo("generate", "first-frames", "n", "--project", project.root)
+    assert (for_nobody.code, "tiny is text-to-video and continues no first frame" in for_nobody.err) == (2, True)
     text_to_video = densedpo(
         "generate", "independent", "n", "--project", project.root, *settings(num_pairs=1, first_frames="f")
     )

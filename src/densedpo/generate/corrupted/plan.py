@@ -20,12 +20,11 @@ from densedpo.generate.plan import (
     PlannedPair,
     draw_eta,
     eta_range,
-    latents_of_clips,
     pair_of,
     request_for,
-    require_text_to_video,
     select_prompts,
 )
+from densedpo.generate.real_clips import latents_of_clips, require_text_to_video
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,8 +23,8 @@ from densedpo.core.paths import noised
 from densedpo.core.progress import track
 from densedpo.core.seeds import noise
 from densedpo.core.workspace import write_atomic, writing
+from densedpo.generate.calibration.flow import flow_agreement
 from densedpo.generate.first_frames import encode_first_frames
-from densedpo.generate.flow import flow_agreement
 from densedpo.generate.guided import read_clip_latents
 from densedpo.generate.sampler import guided_sigmas, sample
 from densedpo.metrics.motion import step_motion
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from densedpo.adapters.base import FirstFrame, VideoModel
+    from densedpo.generate.calibration.plan import CalibrationClip
     from densedpo.generate.config import CalibrateConfig
-    from densedpo.generate.plan import CalibrationClip
 
 CALIBRATION_FILE: Final = "calibration.json"
 RANGE_WIDTH: Final = 0.15  # of the suggested range: the paper's
