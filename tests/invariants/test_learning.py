@@ -23,7 +23,14 @@ from densedpo.learn.errors import frame_errors
 from densedpo.learn.feed.batch import Draws, PairBatch, Source
 from densedpo.learn.feed.inputs import read_pairs, split_pairs
 from densedpo.learn.feed.order import TimeDensity, Visit
-from densedpo.learn.reference import adapters_off, attach_lora, live_reference, require_reference
+from densedpo.learn.reference import (
+    AdapterOff,
+    ReferenceWatch,
+    adapters_off,
+    attach_lora,
+    live_reference,
+    require_reference,
+)
 from densedpo.learn.run import learn_offline
 
 QUICK = {
@@ -78,6 +85,20 @@ def test_f13_the_live_loss_before_the_first_step_is_log_2(planted: Project, toy_
     perturb(parameters, 1e-2)
     with pytest.raises(BadInput, match="not log 2"):
         require_reference(model, batch, config)
+
+
+def test_f13_a_base_weight_that_was_trained_is_found_and_the_adapter_may_move(planted: Project, toy_model_dir: Path):
+    model = load(toy_model_dir)
+    batch, _, _ = first_batch(planted, toy_model_dir)
+    parameters = attach_lora(model, LearnConfig.model_validate(QUICK))
+    watch = ReferenceWatch(AdapterOff(model), batch)
+    perturb(parameters, 0.1)
+    watch.require_unmoved()
+    with torch.no_grad():
+        base = next(each for name, each in model.denoiser.named_parameters() if name.endswith("base_layer.weight"))
+        base[0, 0] += 1e-2
+    with pytest.raises(RuntimeError, match="a base weight was updated"):
+        watch.require_unmoved()
 
 
 def test_the_adapter_switched_off_is_the_base_model_bit_for_bit(planted: Project, toy_model_dir: Path):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from densedpo.adapters import directory
+from densedpo.adapters.footprint import tensor_shapes
 from densedpo.adapters.layouts import animatediff, cogvideox, hunyuan, ltx, wan
 from densedpo.core.errors import BadInput
 
@@ -85,6 +86,18 @@ def fingerprint(name: str | Path) -> str:
     """The `fingerprint` of the model that `load` would give, without torch."""
     folder = find(name)
     return family_of(folder).fingerprint(folder)
+
+
+def denoisers(name: str | Path) -> tuple[str, ...]:
+    """What a model's pipeline calls its denoisers, the one that is trained last; the weights need not be there."""
+    folder = locate(name)
+    return family_of(folder).denoisers(folder)
+
+
+def weight_names(name: str | Path) -> tuple[str, ...]:
+    """The names of the weights of the denoiser that is trained, from the heads of its files."""
+    folder = find(name)
+    return tuple(tensor_shapes(folder / family_of(folder).denoisers(folder)[-1]))
 
 
 def vae_fingerprint(name: str | Path) -> str:

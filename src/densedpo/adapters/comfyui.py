@@ -26,7 +26,7 @@ _WAN: Final = (
     (r"\.ffn\.net\.0\.proj$", ".ffn.0"),
     (r"\.ffn\.net\.2$", ".ffn.2"),
 )
-_FAMILIES: Final = {"WanPipeline": _WAN}
+_FAMILIES: Final = {"WanPipeline": _WAN, "WanImageToVideoPipeline": _WAN}
 _KNOWN: Final = re.compile(r"blocks\.\d+\.(self_attn\.[qkvo]|cross_attn\.([qkvo]|[kv]_img)|ffn\.[02])")
 
 

@@ -119,7 +119,9 @@ def _make(part: Path) -> None:
         part.mkdir(parents=True)
 
 
-def load_latest(folder: Path, *, identity: str, patterns: Mapping[str, Tensor] | None = None) -> Checkpoint | None:
+def load_latest(
+    folder: Path, *, identity: str, patterns: Mapping[str, Tensor] | None = None, goes_back: bool = True
+) -> Checkpoint | None:
     """The newest valid checkpoint; None where none was ever written.
 
     A damaged one is named in a warning and the one before it is taken. What a killed process left half written is
@@ -127,9 +129,10 @@ def load_latest(folder: Path, *, identity: str, patterns: Mapping[str, Tensor] |
 
     Args:
         patterns: the parameters, by name: what was cut over processes comes back cut as they are, or whole.
+        goes_back: whether an older one is taken where the newest is damaged.
 
     Raises:
-        BadInput: there are checkpoints and none of them is valid.
+        BadInput: there are checkpoints and none of them is valid, or the newest is not and none else may be taken.
     """
     for part in list(folder.glob(f"{_PART}*")):
         shutil.rmtree(part, ignore_errors=True)  # another process of the run may be faster
@@ -138,6 +141,8 @@ def load_latest(folder: Path, *, identity: str, patterns: Mapping[str, Tensor] |
         fault = _fault(path, identity)
         if fault is None:
             return _load(path, patterns or {})
+        if not goes_back:
+            raise BadInput(f"checkpoint {path} is not used: {fault}; damaged_checkpoint = 'go_back' takes an older one")
         _log.warning("checkpoint %s is not used: %s", path, fault)
     if found:
         raise BadInput(f"{folder}: no valid checkpoint; remove the folder to start this run again from its first step")

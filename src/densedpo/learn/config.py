@@ -129,6 +129,8 @@ class LearnConfig(Config):
     """Steps between checkpoints; 0 = only when interrupted and at the end."""
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2
     """How many of the newest stay."""
+    damaged_checkpoint: Literal["go_back", "stop"] = "go_back"
+    """The newest checkpoint is not whole: the run goes on from the one before it, or stops and names it."""
     device: str = "cpu"
     """Where the model runs."""
     precision: Literal["float32", "bfloat16"] = "float32"

@@ -6,13 +6,14 @@ import math
 import resource
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import torch
 
 from densedpo.core.progress import duration_text
-from densedpo.learn.session import Builder, load_model
+from densedpo.learn.execution import compile_blocks
+from densedpo.learn.session import load_model, tried
 from densedpo.learn.step import build_optimizer, take_step
 
 if TYPE_CHECKING:
@@ -54,8 +55,9 @@ def estimate_run(inputs: RunInputs) -> RunEstimate:
     """
     config = inputs.config
     model, parameters = load_model(inputs)
-    builder = Builder(replace(inputs, config=config.model_copy(update={"draws": "fresh"})), model, poll=lambda: None)
-    task, optimizer = builder.task(), build_optimizer(parameters, config)
+    if config.compile_blocks:
+        compile_blocks(model.denoiser)
+    task, optimizer = tried(inputs, model), build_optimizer(parameters, config)
     step_s = math.inf
     for step in (1, 2):
         started = time.perf_counter()

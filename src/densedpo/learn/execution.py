@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from densedpo.core.errors import BadInput
-from densedpo.learn.run import InForce
+from densedpo.learn.course import InForce
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -252,7 +252,8 @@ class _Loop:
 
     def _restore(self) -> None:
         parameters = self._bench.parameters
-        found = load_latest(self._checkpoints, identity=self._bench.identity, patterns=parameters)
+        goes_back = self._bench.config.damaged_checkpoint == "go_back"
+        found = load_latest(self._checkpoints, identity=self._bench.identity, patterns=parameters, goes_back=goes_back)
         if found is None:
             return
         self.state = found.state

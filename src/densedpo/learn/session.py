@@ -204,15 +204,21 @@ def _with_fitting_memory(inputs: RunInputs, model: VideoModel, team: Team) -> Ru
     """The same with memory = "auto" decided for all processes, by one forward and backward as the run makes them."""
 
     def packed() -> None:
-        config = inputs.config.model_copy(update={"memory": "packed", "draws": "fresh"})
-        # with cached draws no copy of the model is held
-        own = BeforeTraining(model) if inputs.config.train == "full" and inputs.config.draws != "fresh" else None
-        task = Builder(replace(inputs, config=config), model, poll=lambda: None, reference=own).task()
+        task = tried(replace(inputs, config=inputs.config.model_copy(update={"memory": "packed"})), model)
         task.backward(team.part(task.largest()), 1.0)
 
     memory = ("packed", "apart")[team.maximum(memory_that_fits(inputs.config, packed) == "apart")]
     model.denoiser.zero_grad(set_to_none=True)
     return replace(inputs, config=inputs.config.model_copy(update={"memory": memory}))
+
+
+def tried(inputs: RunInputs, model: VideoModel) -> Task:
+    """What the steps minimise, to be tried before a run: the reference is live, and nothing is cached for it."""
+    config = inputs.config
+    # with cached draws no copy of the model is held
+    own = BeforeTraining(model) if config.train == "full" and config.draws != "fresh" else None
+    fresh = replace(inputs, config=config.model_copy(update={"draws": "fresh"}))
+    return Builder(fresh, model, poll=lambda: None, reference=own).task()
 
 
 class Builder:

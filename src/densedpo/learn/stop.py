@@ -1,4 +1,4 @@
-"""Stopping on SIGINT and SIGTERM at a safe place: the signal sets a flag, the work asks for it between forwards."""
+"""Stopping on a signal at a safe place: the signal sets a flag, and the work asks for it between forwards."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Final
 
 from densedpo.core.errors import Interrupted
+
+# SIGUSR1 is what a cluster's scheduler can be told to send some minutes before it ends a job
+CAUGHT: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class InterruptedByUser(Interrupted):
@@ -38,7 +42,7 @@ class StopFlag:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopFlag]:
-    """Catches SIGINT and SIGTERM inside the block; a second one acts at once, as usual.
+    """Catches SIGINT, SIGTERM and SIGUSR1 inside the block; a second one acts at once, as usual.
 
     Outside the main thread no handler can be set, and the flag stays down.
     """
@@ -46,7 +50,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in CAUGHT}
 
     def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (the signature is Python's)
         flag.signal = signal.Signals(number)

@@ -31,7 +31,7 @@ def test_segments_cover_every_frame_once_and_none_is_a_stub(num_frames: int, fps
 
 
 @pytest.mark.parametrize(("num_frames", "fps", "seconds", "stride"), list(product(NUM_FRAMES, RATES, SECONDS, STRIDES)))
-def test_every_latent_frame_is_owned_once_and_every_segment_owns_one_or_is_refused(
+def test_f08_every_latent_frame_is_owned_once_and_every_segment_owns_one_or_is_refused(
     num_frames: int, fps: float, seconds: float, stride: int
 ) -> None:
     if (num_frames - 1) % stride:
@@ -136,7 +136,7 @@ def test_ranges_that_are_no_segments_are_refused(ranges: tuple[tuple[int, int], 
         Segments(ranges=ranges)
 
 
-def test_labels_that_do_not_fit_are_refused_not_broadcast() -> None:
+def test_f09_labels_that_do_not_fit_are_refused_not_broadcast() -> None:
     layout = LatentLayout(num_frames=33, stride=4)
     segments = Segments.of(num_frames=33, fps=8, seconds=1)
     with pytest.raises(BadInput, match="1 labels for 4 segments"):

@@ -54,6 +54,23 @@ def test_a_winner_that_gets_worse_as_the_margin_grows(gaps, margins, is_unlearni
 
 
 @pytest.mark.parametrize(
+    ("shares", "is_by_loser"),
+    [
+        ((0.8, 0.7, 0.9), True),
+        ((0.8, 0.6, 0.9), False),
+        ((0.8, 0.9), False),  # too few evaluations to tell
+        ((None, 0.8, 0.9), False),  # nothing was ranked right in the first
+    ],
+)
+def test_pairs_that_are_won_only_through_the_loser(shares, is_by_loser: bool):
+    rows = [evaluation(20 * n) | {"loser_dominant": share} for n, share in enumerate(shares, start=1)]
+    found = find_alarms(train(0.8), rows)
+    assert [alarm.name for alarm in found] == ["loser_dominant"] * is_by_loser
+    assert all("90 % of what is ranked right is so only because the loser got worse" in each.message for each in found)
+    assert find_alarms([{"step": 1, "loss": 0.2}], rows) == []  # sft has no loser
+
+
+@pytest.mark.parametrize(
     ("loss", "drift", "alarms"),
     [
         (1.4, 1e-3, ["runaway"]),  # above 2 * 0.69

@@ -86,6 +86,14 @@ def test_f25_f26_a_damaged_one_is_named_and_the_one_before_is_taken(tmp_path: Pa
     assert "step-000010 is not used" in caplog.text
 
 
+def test_f25_f26_a_damaged_one_stops_a_run_that_is_told_not_to_go_back(tmp_path: Path):
+    save(tmp_path, 5, 10)
+    assert load_latest(tmp_path, identity="run", goes_back=False).state.step == 10
+    flip(tmp_path / "step-000010" / "state.safetensors")
+    with pytest.raises(BadInput, match=r"step-000010 is not used: state.safetensors is damaged; damaged_checkpoint = "):
+        load_latest(tmp_path, identity="run", goes_back=False)
+
+
 def test_a_run_with_only_damaged_ones_does_not_start_from_nothing(tmp_path: Path):
     save(tmp_path, 5)
     flip(tmp_path / "step-000005" / "state.safetensors")

@@ -25,6 +25,7 @@ from densedpo.learn import loop, run, session, tasks
 from densedpo.learn.cache import CachedReference
 from densedpo.learn.checkpoint import Checkpoint, TrainState, load_latest, save_checkpoint
 from densedpo.learn.config import LearnConfig
+from densedpo.learn.stop import stop_on_signals
 from densedpo.learn.watch.evaluate import Evaluation
 
 SETTINGS = {
@@ -330,6 +331,17 @@ def test_f34_a_signal_in_any_phase_ends_the_run_so_that_it_goes_on(
         assert not (labelled.run(phase) / "adapter.safetensors").exists(), phase
         resumed = train(labelled, toy_model_dir, config, phase)
         assert all(torch.equal(resumed[key], alone[key]) for key in alone), phase
+
+
+def test_f34_what_a_scheduler_sends_ahead_ends_the_work_as_sigterm_does():
+    before = signal.getsignal(signal.SIGUSR1)
+    with stop_on_signals() as flag:
+        flag.poll()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        with pytest.raises(Interrupted, match="stopped by SIGUSR1") as stop:
+            flag.poll()
+    assert stop.value.exit_code == 75
+    assert signal.getsignal(signal.SIGUSR1) == before
 
 
 def test_f35_the_second_ctrl_c_ends_at_once(labelled: Project, toy_model_dir: Path, config: LearnConfig, monkeypatch):

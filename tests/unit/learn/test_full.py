@@ -15,10 +15,11 @@ from densedpo.adapters.trained import load_trained, trained_file
 from densedpo.core.errors import BadInput
 from densedpo.core.workspace import Project
 from densedpo.learn.config import LearnConfig
+from densedpo.learn.estimate import estimate_run
 from densedpo.learn.full import train_all
 from densedpo.learn.reference import adapters_off
 from densedpo.learn.release.formats import release
-from densedpo.learn.run import learn_offline
+from densedpo.learn.run import learn_offline, read_inputs
 from processes import train_together
 
 QUICK = {
@@ -126,6 +127,14 @@ def test_two_sharded_processes_with_a_sharded_copy_are_one_to_float_tolerance(la
     assert two.keys() == one.keys()
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=2e-5)
+
+
+def test_a_dry_run_holds_no_copy_that_the_run_would_not_hold(labelled: Project, toy_model_dir: Path, loads: list[str]):
+    for settings, num_models in ((config(draws=2), 1), (config(), 2)):
+        loads.clear()
+        named = {"pairs": "toy", "preferences": "toy", "model": toy_model_dir}
+        estimate_run(read_inputs(labelled, "dry", **named, config=settings, allow_stale=False))
+        assert len(loads) == num_models
 
 
 def test_products_are_bfloat16_and_weights_float32_where_mixed_precision_is_asked_for(toy_model_dir: Path):

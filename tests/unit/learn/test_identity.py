@@ -9,7 +9,8 @@ import pytest
 from densedpo.core.errors import BadInput
 from densedpo.core.workspace import Project
 from densedpo.learn.config import LearnConfig
-from densedpo.learn.run import read_inputs, require_same_run, write_run_file
+from densedpo.learn.course import require_same_run, write_record
+from densedpo.learn.run import read_inputs
 
 
 def identity(project: Project, model: Path, **settings: object) -> dict[str, object]:
@@ -18,13 +19,14 @@ def identity(project: Project, model: Path, **settings: object) -> dict[str, obj
         project, "first", pairs="toy", preferences="toy", model=model, config=config, allow_stale=False
     )
     if not inputs.folder.exists():
-        write_run_file(inputs, inputs.identity(), strategy="single process cpu")
+        write_record(inputs, inputs.identity(), strategy="single process cpu")
     return inputs.identity()
 
 
 def test_a_run_goes_on_with_another_number_of_processes(labelled: Project, toy_model_dir: Path):
     first = identity(labelled, toy_model_dir)
-    assert identity(labelled, toy_model_dir, strategy="data_parallel", process_timeout_min=5.0) == first
+    of_the_machine = {"strategy": "data_parallel", "process_timeout_min": 5.0, "damaged_checkpoint": "stop"}
+    assert identity(labelled, toy_model_dir, **of_the_machine) == first
 
 
 def test_a_run_of_an_earlier_version_goes_on_and_a_changed_setting_is_named(labelled: Project, toy_model_dir: Path):

@@ -60,7 +60,6 @@ REFUSALS: dict[str, tuple[Callable[[Project], None], str]] = {
     "not a label": (lambda p: change_preference(p, 2, labels=[1, 3]), "toy.jsonl:3.*labels are -1, 0 or 1, not 3"),
     "twice": (lambda p: change_preference(p, 2, pair_id="pair-001"), "toy.jsonl:3.*'pair-001' is already in row 2"),
     "moved split": (lambda p: change_preference(p, 2, split="validation"), "is validation here and train"),
-    "other model": (lambda p: change_pair(p, 2, model="f" * 64), "made by another model"),
     "other length": (lambda p: change_pair(p, 2, num_frames=13), "'pair-002'.*cover 9 frames, the clip has 13"),
     "no such length": (lambda p: change_pair(p, 2, num_frames=12), "'pair-002': num_frames = 12 does not fit"),
     "no such size": (lambda p: change_pair(p, 2, width=40), "'pair-002': width = 40 does not fit the model"),
@@ -68,7 +67,6 @@ REFUSALS: dict[str, tuple[Callable[[Project], None], str]] = {
         lambda p: (p.pairs("toy") / "latents" / "pair-002.safetensors").unlink(),
         "002.safetensors is mis",
     ),
-    "empty": (lambda p: p.preferences("toy").write_text("", encoding="utf-8"), "holds no preference"),
     "missing": (lambda p: p.preferences("toy").unlink(), "no such file"),
 }
 
@@ -80,6 +78,22 @@ def test_f09_what_does_not_fit_is_named(labelled: Project, toy_model: VideoModel
     with pytest.raises(BadInput, match=message) as refusal:
         read(labelled, toy_model)
     assert "\n" not in str(refusal.value)
+
+
+def test_f22_no_preference_at_all_is_refused_and_one_pair_can_be_learned_from(labelled: Project, toy_model: VideoModel):
+    path = labelled.preferences("toy")
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text(lines[0], encoding="utf-8")
+    assert len(split_pairs(read(labelled, toy_model), LearnConfig(eval_every=0)).train) == 1
+    path.write_text("", encoding="utf-8")
+    with pytest.raises(BadInput, match="holds no preference"):
+        read(labelled, toy_model)
+
+
+def test_f11_a_pair_that_another_model_made_is_refused(labelled: Project, toy_model: VideoModel):
+    change_pair(labelled, 2, model="f" * 64)
+    with pytest.raises(BadInput, match=r"'pair-002' was made by another model \(ffffffffffff, this one is "):
+        read(labelled, toy_model)
 
 
 def test_pairs_that_are_too_tied_are_not_sampled(labelled: Project, toy_model: VideoModel):

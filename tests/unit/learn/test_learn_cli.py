@@ -19,11 +19,18 @@ from toy_pairs import read_only
 FEW = ["num_steps=2", "batch_pairs=2", "eval_every=2", "eval_pairs=2", "eval_draws=2", "lora_rank=2"]
 
 
-def offline(project: Project, model: Path, *settings: str, name: str = "first", preferences: str = "toy") -> int:
+def offline(
+    project: Project,
+    model: Path,
+    *settings: str,
+    name: str = "first",
+    preferences: str = "toy",
+    more: tuple[str, ...] = (),
+) -> int:
     chosen = [part for setting in (*FEW, *settings) for part in ("--set", setting)]
     inputs = ["--pairs", "toy", "--preferences", preferences, "--model", str(model)]
     with pytest.raises(SystemExit) as leaving:
-        densedpo(["learn", "offline", name, *inputs, "--project", str(project.root), *chosen])
+        densedpo(["learn", "offline", name, *inputs, "--project", str(project.root), *chosen, *more])
     return int(leaving.value.code)
 
 
@@ -71,13 +78,35 @@ def test_f37_a_folder_of_another_run_is_refused_by_what_differs(labelled: Projec
     assert read_only(labelled.run("first")) == before
 
 
-def test_f30_stale_preferences_are_refused_until_told_otherwise(labelled: Project, toy_model_dir: Path, capsys):
+def test_f30_a_run_that_was_cut_does_not_go_on_with_other_data(labelled: Project, toy_model_dir: Path, capsys):
+    """As if it had been cut after its last checkpoint; then a row of the preferences is gone, or a pair has moved."""
+    offline(labelled, toy_model_dir)
+    for name in ("stamp.json", "summary.json", "adapter.safetensors"):
+        (labelled.run("first") / name).unlink()
+    before = read_only(labelled.run("first"))
+    for path, named in (
+        (labelled.preferences("toy"), "inputs.preferences/toy.jsonl was"),
+        (labelled.pairs("toy") / "pairs.jsonl", "inputs.pairs/toy was"),
+    ):
+        whole = path.read_text(encoding="utf-8")
+        lines = whole.splitlines(keepends=True)
+        path.write_text("".join([*lines[1:], *(lines[:1] if path.name == "pairs.jsonl" else [])]), encoding="utf-8")
+        capsys.readouterr()
+        assert offline(labelled, toy_model_dir) == 2
+        assert named in capsys.readouterr().err
+        assert read_only(labelled.run("first")) == before
+        path.write_text(whole, encoding="utf-8")
+    assert offline(labelled, toy_model_dir) == 0
+
+
+def test_stale_preferences_are_refused_until_told_otherwise(labelled: Project, toy_model_dir: Path, capsys):
     write_stamp(labelled.preferences("toy"), [labelled.pairs("toy")], labelled)
     path = labelled.pairs("toy") / "pairs.jsonl"
     path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     assert offline(labelled, toy_model_dir) == 2
     assert "pairs/toy changed" in capsys.readouterr().err
     assert not labelled.run("first").exists()
+    assert offline(labelled, toy_model_dir, more=("--allow-stale",)) == 0
 
 
 @pytest.mark.parametrize(
@@ -141,7 +170,7 @@ def test_sft_trains_on_the_real_clips(labelled: Project, toy_model_dir: Path):
     assert "clips" in made["identity"]["inputs"]
 
 
-def test_a_run_that_diverges_stops_and_says_so(labelled: Project, toy_model_dir: Path, capsys):
+def test_f03_a_run_that_diverges_stops_and_says_so(labelled: Project, toy_model_dir: Path, capsys):
     settings = ("learning_rate=1e30", "num_steps=30", "eval_every=0", "max_skipped_steps=3", "warmup_steps=0")
     assert offline(labelled, toy_model_dir, *settings) == 2
     assert "not finite in 3 steps in a row" in capsys.readouterr().err
@@ -188,6 +217,27 @@ def test_f36_two_writers_cannot_share_a_run(labelled: Project, toy_model_dir: Pa
     with writing(labelled.run("first")):
         assert offline(labelled, toy_model_dir) == 2
     assert "is being written by another process" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (['lora_targets=["to_q","nothing"]'], "no layer of the denoiser is called nothing"),
+        (["train=full", 'trainable=["blocks.0.*","motion.*"]'], "no weight of the denoiser matches 'motion.*'"),
+    ],
+)
+def test_f14_layers_that_the_model_lacks_are_refused_before_it_is_loaded(
+    labelled: Project, toy_model_dir: Path, capsys, monkeypatch: pytest.MonkeyPatch, settings: list[str], message: str
+):
+    def never(*args, **kwargs):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(catalogue, "load", never)
+    whole = [setting for setting in FEW if not setting.startswith("lora_rank")] if "train=full" in settings else FEW
+    monkeypatch.setattr(sys.modules[__name__], "FEW", whole)
+    assert offline(labelled, toy_model_dir, *settings) == 2
+    assert message in capsys.readouterr().err
+    assert not labelled.run("first").exists()
 
 
 def test_f28_a_folder_that_cannot_be_written_is_refused_before_the_model_is_loaded(

@@ -23,6 +23,8 @@ from densedpo.core.workspace import Project
 from densedpo.learn.config import LearnConfig
 from densedpo.learn.release.formats import release
 from densedpo.learn.run import learn_offline
+from toy import add_lora
+from toy_families import ANIMATEDIFF, WAN_TWO_EXPERTS
 
 SETTINGS = {
     "num_steps": 3, "batch_pairs": 2, "eval_every": 3, "eval_pairs": 2, "eval_draws": 1, "lora_rank": 4,
@@ -89,7 +91,10 @@ def test_comfyuis_names_lead_back_to_the_same_layers(trained: Project, ours, toy
 def test_layers_that_comfyui_does_not_know_are_refused(toy_model_dir: Path, tmp_path: Path):
     with pytest.raises(BadInput, match=r"name of the layer condition_embedder.time_proj is not known"):
         comfyui_name(toy_model_dir, "condition_embedder.time_proj")
-    (tmp_path / "model_index.json").write_text('{"_class_name": "OtherPipeline"}', encoding="utf-8")
+    index = tmp_path / "model_index.json"
+    index.write_text('{"_class_name": "WanImageToVideoPipeline"}', encoding="utf-8")
+    assert comfyui_name(tmp_path, "blocks.0.attn2.add_k_proj") == "diffusion_model.blocks.0.cross_attn.k_img"
+    index.write_text('{"_class_name": "OtherPipeline"}', encoding="utf-8")
     with pytest.raises(BadInput, match="not for OtherPipeline"):
         comfyui_name(tmp_path, "blocks.0.attn1.to_q")
 
@@ -115,11 +120,51 @@ def test_the_card_says_what_it_was_made_from_and_what_was_measured(trained: Proj
     card = (release(trained, "good", "peft") / "README.md").read_text(encoding="utf-8")
     assert "12 training and 2 validation pairs, from" in card
     assert "`preferences/toy.jsonl` (sha256 " in card
-    assert "| on held-out pairs | step 0 | step 3 |" in card
+    assert "| on validation pairs | step 0 | step 3 |" in card
     assert "| motion | 0.25 | 0.2 to 0.3 | 12 |" in card
     assert "another" not in card
     assert "lora_rank = 4" in card
     assert str(toy_model_dir.parent) not in card
+
+
+def test_a_run_on_real_clips_is_said_to_have_learned_from_them(trained: Project, toy_model_dir: Path):
+    config = LearnConfig.model_validate({"objective": "sft", "num_steps": 1, "batch_pairs": 1, "eval_every": 0})
+    learn_offline(trained, "clips", pairs=None, preferences=None, model=toy_model_dir, config=config)
+    card = (release(trained, "clips", "peft") / "README.md").read_text(encoding="utf-8")
+    assert "6 real clips to train on and 0 validation pairs, from\n- `clips` (sha256 " in card
+
+
+def run_on(folder: Path, trained: Project, name: str) -> Path:
+    """A finished run whose adapter is one of the model in a folder."""
+    run = Path(shutil.copytree(trained.run("good"), trained.run(name)))
+    shutil.rmtree(run / "release", ignore_errors=True)
+    model = load(folder)
+    add_lora(model)
+    model.save_adapter(run / "adapter.safetensors")
+    row = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    (run / "run.json").write_text(json.dumps(row | {"model": str(folder)}), encoding="utf-8")
+    return run
+
+
+def test_of_two_experts_the_one_that_was_trained_is_released_by_its_name(trained: Project, tmp_path: Path):
+    folder = WAN_TWO_EXPERTS.save(tmp_path)
+    run = run_on(folder, trained, "experts")
+    merged = release(trained, "experts", "merged")
+    ours = load(folder)
+    ours.load_adapter(run / "adapter.safetensors")
+    theirs = WanTransformer3DModel.from_pretrained(merged / "transformer_2").eval()
+    torch.testing.assert_close(predicted(theirs), predicted(ours.denoiser), rtol=1e-4, atol=1e-5)
+    assert "`transformer_2=` the model in `transformer_2/`" in (merged / "README.md").read_text(encoding="utf-8")
+    card = (release(trained, "experts", "diffusers") / "README.md").read_text(encoding="utf-8")
+    assert "`pipeline.load_lora_weights(FOLDER, load_into_transformer_2=True)`" in card
+    card = (release(trained, "experts", "comfyui") / "README.md").read_text(encoding="utf-8")
+    assert "by a LoRA loader node on the model of low noise" in card
+
+
+def test_a_unets_adapter_is_released_for_a_unet(trained: Project, tmp_path: Path):
+    run_on(ANIMATEDIFF.save(tmp_path), trained, "unet")
+    card = (release(trained, "unet", "peft") / "README.md").read_text(encoding="utf-8")
+    assert "`PeftModel.from_pretrained(pipeline.unet, FOLDER)`" in card
 
 
 def test_the_verb_writes_one_format(trained: Project, capsys):

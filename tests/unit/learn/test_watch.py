@@ -31,8 +31,8 @@ def test_an_evaluation_is_said_in_words():
         "drift": 1e-4,
     }  # fmt: skip
     assert health_line(row) == (
-        "step 40, held-out pairs: 71 % (+- 3) of frames ranked as labelled; winner less likely (error +2.0e-03); "
-        "80 % of these won only by a worse loser; drift 1.0e-04"
+        "step 40, validation pairs: 71 % (+- 3) of frames ranked as labelled; winner less likely (error +2.0e-03); "
+        "80 % of what is ranked right only because the loser got worse; drift 1.0e-04"
     )
     assert "not told from chance" in health_line(row | {"frame_accuracy": 0.55})
     assert "winner more likely (error -2.0e-03)" in health_line(row | {"win_gap": -2e-3})

@@ -14,7 +14,7 @@ from densedpo.core.records import read_jsonl, write_jsonl
 from densedpo.core.workspace import Project, content_hash, read_stamp
 from densedpo.learn.audit.margins import LEFT_OUT_FILE, SegmentMargins
 from densedpo.learn.audit.rank import Ranking, rank_segments
-from densedpo.learn.run import RUN_FILE
+from densedpo.learn.course import RUN_FILE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

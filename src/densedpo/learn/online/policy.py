@@ -22,10 +22,10 @@ from densedpo.learn.step import build_optimizer
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from densedpo.learn.course import InForce
     from densedpo.learn.feed.batch import ClipBatch
     from densedpo.learn.online.run import OnlineInputs
     from densedpo.learn.processes.team import Team
-    from densedpo.learn.run import InForce
 
 _log = logging.getLogger("densedpo")
 
@@ -105,7 +105,12 @@ class Policy:
         return self.step == refreshed
 
     def _restore(self, identity: str) -> int:
-        found = load_latest(self._folder / "checkpoints", identity=identity, patterns=self.parameters)
+        found = load_latest(
+            self._folder / "checkpoints",
+            identity=identity,
+            patterns=self.parameters,
+            goes_back=self._config.damaged_checkpoint == "go_back",
+        )
         if found is None:
             return 0
         with torch.no_grad():

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from densedpo.adapters import catalogue
-from densedpo.core.files import write_atomic, writing
-from densedpo.core.provenance import sha256_json
 from densedpo.core.records import Prompt
-from densedpo.core.workspace import Project, content_hash, read_stamp, require_fresh, write_stamp
+from densedpo.core.workspace import Project, content_hash, require_fresh
 from densedpo.generate.plan import select_prompts
-from densedpo.learn.processes.launch import launched, require_strategy, stated
-from densedpo.learn.run import InForce, require_same_run, settings_identity, write_run_record
-from densedpo.learn.stop import stop_on_signals
+from densedpo.learn.course import InForce, carry_out, require_layers, settings_identity
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
+    from densedpo.learn.config import LearnConfig
     from densedpo.learn.online.config import OnlineConfig
+    from densedpo.learn.processes.launch import World
+    from densedpo.learn.stop import StopFlag
 
 _log = logging.getLogger("densedpo")
 # settings that change no result: a run goes on under others
@@ -46,17 +43,43 @@ class OnlineInputs:
         """Where the run is written."""
         return self.project.run(self.name)
 
+    @property
+    def settings(self) -> OnlineConfig:
+        """What it leaves as config.toml, with the number of its steps."""
+        return self.config.model_copy(update={"learn": self.config.training})
+
+    @property
+    def training(self) -> LearnConfig:
+        """The settings of its steps."""
+        return self.config.training
+
+    @property
+    def artefacts(self) -> tuple[Path, ...]:
+        """What it reads of the project: its prompts and clips."""
+        return (self.project.clips,)
+
     def identity(self) -> dict[str, JsonValue]:
         """What makes this run this run: the same again goes on, anything else is refused."""
         config = self.config.model_dump(mode="json", exclude={"learn"})
         return {
             # the steps' settings stand where those of an offline run do
             "config": {
-                **settings_identity(self.config.training),
+                **settings_identity(self.training),
                 "online": {name: value for name, value in config.items() if name not in _OF_THE_MACHINE},
             },
             "inputs": {self.project.relative(self.project.clips): content_hash(self.project.clips, self.project)},
             "model": self.fingerprint,
+        }
+
+    def items(self) -> dict[str, JsonValue]:
+        """The ids of its prompts; those of the pairs that it makes of them are added at its end."""
+        return {
+            "prompts": [prompt.id for prompt in self.prompts],
+            "guard_prompts": [prompt.id for prompt in self.guard_prompts],
+            # of an offline run, whose pairs are known before it starts
+            "train_pairs": [],
+            "validation_pairs": [],
+            "left_out_pairs": [],
         }
 
 
@@ -99,26 +122,13 @@ def learn_online(
         Interrupted: asked to stop, or a judge stayed away; the same call goes on.
     """
     inputs = read_online_inputs(project, name, model=model, config=config, allow_stale=allow_stale)
-    world = launched()
-    require_strategy(config.training, world)
-    with writing(inputs.folder) if world.is_first else nullcontext():
-        identity = inputs.identity()
-        if world.is_first:
-            require_same_run(inputs.folder, identity)
-        if read_stamp(inputs.folder) is not None:
-            _log.warning("%s is finished already", inputs.folder)
-            return inputs.folder
-        if world.is_first:
-            _write_run_file(inputs, identity, strategy=stated(config.training, world))
-        with stop_on_signals() as flag:
-            # torch only now: what is refused above is refused in a moment
-            from densedpo.learn.online.session import run_online
 
-            summary = run_online(inputs, identity=sha256_json(identity), flag=flag, world=world)
-        if world.is_first:
-            write_atomic(inputs.folder / "summary.json", json.dumps(asdict(summary), indent=2) + "\n")
-            write_stamp(inputs.folder, [project.clips], project)
-    return inputs.folder
+    def work(identity: str, flag: StopFlag, world: World) -> OnlineSummary:
+        from densedpo.learn.online.session import run_online
+
+        return run_online(inputs, identity=identity, flag=flag, world=world)
+
+    return carry_out(inputs, work)
 
 
 def read_online_inputs(
@@ -127,6 +137,7 @@ def read_online_inputs(
     """Reads and checks all that an online run needs; imports no torch and writes nothing."""
     project.run(name)  # a name that cannot be one is refused first
     require_fresh(project.clips, project, allow_stale=allow_stale)
+    require_layers(model, config.training)
     seed = config.learn.seed
     is_guided = config.kind == "guided"
     prompts = select_prompts(project, ["train"], seed=seed, allow_clipless=not is_guided)
@@ -148,21 +159,3 @@ def read_online_inputs(
         prompts=prompts,
         guard_prompts=guard_prompts,
     )
-
-
-def _write_run_file(inputs: OnlineInputs, identity: dict[str, JsonValue], *, strategy: str) -> None:
-    config = inputs.config
-    row: dict[str, JsonValue] = {
-        "name": inputs.name,
-        "model": inputs.model,
-        "identity": identity,
-        "seeds": {"seed": config.learn.seed, "noise_seed": config.learn.noise_seed},
-        "strategy": strategy,
-        "prompts": [prompt.id for prompt in inputs.prompts],
-        "guard_prompts": [prompt.id for prompt in inputs.guard_prompts],
-        # of an offline run, whose pairs are known before it starts
-        "train_pairs": [],
-        "validation_pairs": [],
-        "left_out_pairs": [],
-    }
-    write_run_record(inputs.folder, config.model_copy(update={"learn": config.training}), row)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from densedpo.adapters.trained import started_from, trained_file, trained_hash
-from densedpo.learn.run import RUN_FILE
+from densedpo.learn.course import RUN_FILE
 from densedpo.learn.watch.track import METRICS_FILE, read_metrics
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def model_card(project: Project, run: Path, *, usage: str) -> str:
         _reports(project, run),
         f"## Settings\n```toml\n{(run / 'config.toml').read_text(encoding='utf-8').strip()}\n```",
         f"## Made with\n{_made(row)}",
-        "## Licence\nThe base model's licence and the terms of the training videos hold for this adapter too.",
+        "## Licence\nThe base model's licence and the terms of the training videos hold for these weights too.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -61,9 +61,8 @@ def _base(model: str) -> str:
 
 
 def _data(row: Rows) -> str:
-    identity, train, validation = row["identity"], row["train_pairs"], row["validation_pairs"]
+    identity, validation = row["identity"], row["validation_pairs"]
     assert isinstance(identity, dict)
-    assert isinstance(train, list)
     assert isinstance(validation, list)
     inputs = identity["inputs"]
     assert isinstance(inputs, dict)
@@ -71,11 +70,22 @@ def _data(row: Rows) -> str:
     return "\n".join(
         [
             "## Data",
-            f"{len(train)} training and {len(validation)} validation pairs, from",
+            f"{_trained_on(row)} and {len(validation)} validation pairs, from",
             *lines,
             f"- base model (sha256 {str(identity['model'])[:12]})",
         ]
     )
+
+
+def _trained_on(row: Rows) -> str:
+    """What the steps saw: real clips, pairs that the run made itself, or pairs that were there."""
+    clips, prompts, pairs = row.get("train_clips"), row.get("prompts"), row["train_pairs"]
+    assert isinstance(pairs, list)
+    if isinstance(clips, list) and clips:
+        return f"{len(clips)} real clips to train on"
+    if isinstance(prompts, list):
+        return f"{len(pairs)} training pairs, made by the run itself for {len(prompts)} prompts,"
+    return f"{len(pairs)} training"
 
 
 def _validation(run: Path) -> str:
@@ -85,7 +95,7 @@ def _validation(run: Path) -> str:
         return "## Validation pairs\nNone were measured in this run."
     first, last = rows[0], rows[-1]
     lines = [f"| {name} | {_text(first.get(name))} | {_text(last.get(name))} |" for name in _SHOWN]
-    head = f"| on held-out pairs | step {first['step']} | step {last['step']} |\n|---|---|---|"
+    head = f"| on validation pairs | step {first['step']} | step {last['step']} |\n|---|---|---|"
     alarms = json.loads((run / RUN_FILE).read_text(encoding="utf-8")).get("alarms", [])
     warnings = [f"- {alarm['message']}" for alarm in alarms]
     said = "\n\nWarnings of the run:\n" + "\n".join(warnings) if warnings else "\n\nThe run raised no warning."

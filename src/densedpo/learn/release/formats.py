@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, assert_never
+from typing import TYPE_CHECKING, Literal, assert_never
 
 from densedpo.adapters import catalogue
 from densedpo.adapters.comfyui import comfyui_name
@@ -20,8 +20,8 @@ from densedpo.adapters.trained import (
 from densedpo.core.errors import BadInput
 from densedpo.core.files import naming_disk_errors, write_atomic
 from densedpo.core.workspace import read_stamp
+from densedpo.learn.course import RUN_FILE
 from densedpo.learn.release.card import model_card
-from densedpo.learn.run import RUN_FILE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,13 +29,6 @@ if TYPE_CHECKING:
     from densedpo.core.workspace import Project
 
 ReleaseFormat = Literal["diffusers", "peft", "comfyui", "merged"]
-_USAGE: Final = {
-    "diffusers": "In diffusers: `pipeline.load_lora_weights(FOLDER)` on the base model's pipeline.",
-    "peft": "With PEFT: `PeftModel.from_pretrained(pipeline.transformer, FOLDER)`.",
-    "comfyui": "In ComfyUI: put `{name}.safetensors` into `models/loras` and load it by a LoRA loader node.",
-    "merged": "In diffusers: load the base model's pipeline with `transformer=` the model in `transformer/`. "
-    "The adapter is part of these weights and cannot be switched off.",
-}
 
 
 def release(project: Project, name: str, format_: ReleaseFormat) -> Path:
@@ -49,9 +42,9 @@ def release(project: Project, name: str, format_: ReleaseFormat) -> Path:
     """
     run = project.run(name)
     if not (run / RUN_FILE).is_file():
-        raise BadInput(f"{project.relative(run)} does not exist; train it with `densedpo learn offline {name}`")
+        raise BadInput(f"{project.relative(run)} does not exist; train it by `densedpo learn`")
     if read_stamp(run) is None:
-        raise BadInput(f"{project.relative(run)} is not finished; run `densedpo learn offline {name}` again")
+        raise BadInput(f"{project.relative(run)} is not finished; give the command that began it again")
     is_full = _config(run).get("train") == "full"
     if is_full and format_ != "merged":
         raise BadInput(f"{project.relative(run)} trained all weights and has no adapter; use --format merged")
@@ -61,6 +54,7 @@ def release(project: Project, name: str, format_: ReleaseFormat) -> Path:
             f"the adapter of {project.relative(run)} is for the weights of run {base.parent.name!r} and would not fit "
             "the base model; use --format merged"
         )
+    experts = catalogue.denoisers(_base(run))
     folder = run / "release" / format_
     part = folder.with_name(f".{format_}.part")
     with naming_disk_errors(folder):
@@ -74,15 +68,40 @@ def release(project: Project, name: str, format_: ReleaseFormat) -> Path:
             case "comfyui":
                 _write_comfyui(run, part / f"{name}.safetensors")
             case "merged" if is_full and not (run / CHOSEN_FILE).is_file():
-                shutil.copytree(run / DENOISER_FOLDER, part / "transformer")
+                shutil.copytree(run / DENOISER_FOLDER, part / experts[-1])
             case "merged":
-                _write_merged(run, part)
+                _write_merged(run, part / experts[-1])
             case _ as unknown:
                 assert_never(unknown)
-        write_atomic(part / "README.md", model_card(project, run, usage=_USAGE[format_].format(name=name)))
+        write_atomic(
+            part / "README.md", model_card(project, run, usage=_usage(format_, name, experts, is_full=is_full))
+        )
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     return folder
+
+
+def _usage(format_: ReleaseFormat, name: str, experts: tuple[str, ...], *, is_full: bool) -> str:
+    """How what was written is loaded, Markdown.
+
+    Args:
+        experts: the model's denoisers as its pipeline calls them; the last one was trained.
+    """
+    trained = experts[-1]
+    match format_:
+        case "diffusers":
+            where = ", load_into_transformer_2=True" if trained == "transformer_2" else ""
+            return f"In diffusers: `pipeline.load_lora_weights(FOLDER{where})` on the base model's pipeline."
+        case "peft":
+            return f"With PEFT: `PeftModel.from_pretrained(pipeline.{trained}, FOLDER)`."
+        case "comfyui":
+            where = " on the model of low noise" if len(experts) > 1 else ""
+            return f"In ComfyUI: put `{name}.safetensors` into `models/loras` and load it by a LoRA loader node{where}."
+        case "merged":
+            said = f"In diffusers: load the base model's pipeline with `{trained}=` the model in `{trained}/`."
+            return said if is_full else f"{said} The adapter is part of these weights and cannot be switched off."
+        case _ as unknown:
+            assert_never(unknown)
 
 
 def _layers(run: Path) -> dict[str, tuple[Tensor, Tensor]]:
@@ -147,7 +166,7 @@ def _write_comfyui(run: Path, file: Path) -> None:
 
 
 def _write_merged(run: Path, folder: Path) -> None:
-    """The denoiser with what was trained in it, W + (alpha / rank) B A for each adapted W, as a diffusers folder."""
+    """The denoiser with what was trained in it, W + (alpha / rank) B A for each adapted W, as a folder of diffusers."""
     from diffusers import ModelMixin
     from diffusers.loaders import PeftAdapterMixin
 
@@ -160,4 +179,4 @@ def _write_merged(run: Path, folder: Path) -> None:
     if trained.name == ADAPTER_FILE:
         denoiser.fuse_lora()
         denoiser.unload_lora()
-    denoiser.save_pretrained(folder / "transformer", safe_serialization=True)
+    denoiser.save_pretrained(folder, safe_serialization=True)

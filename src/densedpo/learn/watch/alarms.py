@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from densedpo.core.files import write_atomic
-from densedpo.learn.run import RUN_FILE
+from densedpo.learn.course import RUN_FILE
 
 if TYPE_CHECKING:
     from densedpo.learn.watch.track import Row
@@ -22,6 +22,8 @@ _EARLY_STEPS: Final = 500
 _FITTED: Final = 0.95
 _WINDOW: Final = 10
 _RISES: Final = 2
+# two gaps that move by chance and apart make a quarter, two that move together a half
+_BY_LOSER: Final = 2 / 3
 # a mean square of velocities whose own is of the order of 1: predictions have moved by a third of what they predict
 _FAR: Final = 0.1
 _WORSE: Final = 2.0
@@ -47,6 +49,7 @@ def find_alarms(train: Sequence[Row], validation: Sequence[Row]) -> list[Alarm]:
         *_too_easy(validation),
         *_shortcut(train, validation),
         *_unlearning(train, validation),
+        *_by_loser(train, validation),
         *_runaway(train, validation),
     ]
 
@@ -127,6 +130,21 @@ def _unlearning(train: Sequence[Row], validation: Sequence[Row]) -> Iterator[Ala
             validation[-1],
             f"step {_step(validation[-1])}: the winner's error rises with the margin (win_gap {gaps[-1]:.2g}): the run "
             "unlearns what both clips share; try loser_safeguard, fewer steps or a larger beta",
+        )
+
+
+def _by_loser(train: Sequence[Row], validation: Sequence[Row]) -> Iterator[Alarm]:
+    """Most of what is ranked right has a winner no better than under the reference, at each of some evaluations."""
+    if not any("accuracy" in row for row in train[-1:]):
+        return  # sft has no loser
+    last = validation[-1 - _RISES :]
+    shares = [value for row in last if isinstance(value := row.get("loser_dominant"), float)]
+    if len(shares) > _RISES and min(shares) > _BY_LOSER:
+        yield _alarm(
+            "loser_dominant",
+            validation[-1],
+            f"step {_step(validation[-1])}: {100 * shares[-1]:.0f} % of what is ranked right is so only because the "
+            "loser got worse, and no winner better; try winner_anchor or loser_safeguard, or fewer steps",
         )
 
 

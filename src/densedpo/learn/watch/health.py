@@ -19,7 +19,7 @@ def health_line(row: Row) -> str:
     if row["step"] == 0:
         return ""
     parts = [_ranked(row), _winner(row), _loser(row), _drift(row)]
-    return f"step {row['step']}, held-out pairs: {'; '.join(part for part in parts if part)}"
+    return f"step {row['step']}, validation pairs: {'; '.join(part for part in parts if part)}"
 
 
 def _ranked(row: Row) -> str:
@@ -42,7 +42,7 @@ def _winner(row: Row) -> str:
 
 def _loser(row: Row) -> str:
     share = _number(row, "loser_dominant")
-    return "" if share is None else f"{100 * share:.0f} % of these won only by a worse loser"
+    return "" if share is None else f"{100 * share:.0f} % of what is ranked right only because the loser got worse"
 
 
 def _drift(row: Row) -> str:

@@ -26,7 +26,7 @@ def look(number: int, *, num_prompts: int = 12, **means: float) -> Look:
 BASE = {"reward": 0.0, "held_out": 0.5, "motion": 2.0, "diversity": 30.0, "saturation": 0.3}
 
 
-def test_a_reward_that_rises_while_motion_falls_raises_the_alarm_by_name():
+def test_f21_a_reward_that_rises_while_motion_falls_raises_the_alarm_by_name():
     alarm = alarm_of(look(0, **BASE), look(5, **{**BASE, "reward": 1.0, "motion": 1.0}))
     assert alarm is not None
     assert list(alarm.fallen) == ["motion"]
@@ -112,7 +112,7 @@ def test_a_planted_reward_is_climbed(wide: Project, toy_model_dir: Path):
 
 
 @pytest.mark.slow
-def test_a_reward_for_stillness_is_climbed_raises_the_alarm_and_stops_the_run(toy_model_dir: Path, tmp_path: Path):
+def test_f21_a_reward_for_stillness_is_climbed_raises_the_alarm_and_stops_the_run(toy_model_dir: Path, tmp_path: Path):
     """The reward is minus the change from frame to frame; motion is measured by optical flow, which it never saw."""
     project = init_project(tmp_path / "project")
     add_toy_clips(project.root, load(toy_model_dir), 16, splits=("train", "validation"))

@@ -123,7 +123,7 @@ def test_a_judge_that_only_compares_is_refused(prompted: Project, toy_model_dir:
         train_online(prompted, "x", toy_model_dir, online_config(rewards=[{"judge": "online_judges:Compares"}]))
 
 
-def test_a_judge_that_is_away_is_waited_for_and_nothing_is_trained_meanwhile(
+def test_f20_a_judge_that_is_away_is_waited_for_and_nothing_is_trained_meanwhile(
     prompted: Project, toy_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """It gives none of the 4 answers that are asked for ahead, and is away three times more: pauses of 1, 2 and 4 s."""
@@ -141,7 +141,7 @@ def test_a_judge_that_is_away_is_waited_for_and_nothing_is_trained_meanwhile(
     assert rounds(folder)[0]["num_pairs"] == 2
 
 
-def test_a_judge_that_stays_away_ends_the_run_resumably(prompted: Project, toy_model_dir: Path, tmp_path: Path):
+def test_f20_a_judge_that_stays_away_ends_the_run_resumably(prompted: Project, toy_model_dir: Path, tmp_path: Path):
     away = tmp_path / "away"
     away.write_text("\n".join("12345"))  # 4 answers ahead, and the first one after them
     rewards = [{"judge": "online_judges:Away", "options": {"file": str(away)}}]
