@@ -5,7 +5,8 @@
 The shipped reward judges the pairs of a project twice: by segment, where the clip's answer is the majority of its
 segments, and on whole clips. Both are held against the oracle's answers (or another annotator's, `--truth`), which have
 to be stored. Accuracy is over questions that the truth does not tie; a tie of the judge is half. Intervals are 95 %,
-bootstrap over prompts, and the difference is paired. Answers are stored in the project; a second run judges nothing.
+bootstrap over prompts, which n counts; the difference is paired. Answers are stored in the project; a second run judges
+nothing.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from densedpo.judge.reward.judge import RewardConfig, RewardJudge
 from densedpo.judge.run import judge_pairs
 from densedpo.judge.store import LabelStore
 from densedpo.metrics.statistics import Estimate, Key, paired_difference
+
+SEED = 0  # of the bootstrap
+NUM_DRAWS = 2000
 
 
 def clip_points(judged: Answers, truth: Answers, prompts: dict[str, str]) -> dict[Key, float | None]:
@@ -44,11 +48,11 @@ def table(
             found[name] = read_answers(pairs, store, judge.annotator, segment_seconds=seconds)
     rows: dict[str, Estimate | None] = {}
     for name, answers in found.items():
-        for accuracy in accuracies(answers, true, pairs, seed=0, num_draws=2000):
+        for accuracy in accuracies(answers, true, pairs, seed=SEED, num_draws=NUM_DRAWS):
             rows[f"{name}: accuracy by {accuracy.unit}"] = accuracy.chosen
     prompts = {pair.id: pair.prompt_id for pair in pairs}
     dense, whole = (clip_points(found[name], true, prompts) for name in ("segments", "whole clip"))
-    rows["by clip: segments less whole clip"] = paired_difference(whole, dense, seed=0)
+    rows["by clip: segments less whole clip"] = paired_difference(whole, dense, seed=SEED)
     return rows
 
 
@@ -83,9 +87,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{name:<40} {text(estimate)}")
     if given.out is not None:
         kept = {
-            name: None if each is None else [each.value, each.low, each.high, each.n] for name, each in rows.items()
+            name: None if each is None else {"value": each.value, "low": each.low, "high": each.high, "n": each.n}
+            for name, each in rows.items()
         }
-        row = {"table": kept, "judges": [judge.instructions for judge in by.values()], "made": provenance()}
+        row = {
+            "table": kept, "truth": given.truth, "num_pairs": len(pairs), "model": next(iter(pairs)).model,
+            "seed": SEED, "judges": [judge.instructions for judge in by.values()], "made": provenance(),
+        }  # fmt: skip
         given.out.write_text(json.dumps(row, indent=2) + "\n", encoding="utf-8")
 
 
