@@ -17,20 +17,21 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
-from diffusers import AnimateDiffPipeline, AutoencoderKL, DDIMScheduler, UNetMotionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNetMotionModel
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from transformers import CLIPTextModel
 
 from densedpo.adapters import directory
 from densedpo.adapters.base import FirstFrame, Target, TextCondition
 from densedpo.adapters.layouts import animatediff as layout
-from densedpo.adapters.loading import Opened, UnknownWords
+from densedpo.adapters.loading import Opened, UnknownWords, without_hints
 from densedpo.adapters.lora import load_lora, save_lora
 from densedpo.adapters.pixels import decode_clips, encode_clips, encode_frames
 from densedpo.adapters.sparse_causal import set_num_frames, use_sparse_causal
 from densedpo.core.paths import noise_levels, path_norm, timestep_at
 
 if TYPE_CHECKING:
+    from diffusers import AnimateDiffPipeline
     from jaxtyping import Float, UInt8
     from torch import Tensor
 
@@ -73,6 +74,9 @@ class AnimateDiffModel:
     @cached_property
     def _text(self) -> AnimateDiffPipeline:
         """The pipeline as far as it encodes captions."""
+        with without_hints():
+            from diffusers import AnimateDiffPipeline
+
         return AnimateDiffPipeline(
             tokenizer=self._opened.tokenizer(),
             text_encoder=self._opened.text_encoder(CLIPTextModel.from_pretrained),

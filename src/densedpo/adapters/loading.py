@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
+from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, CLIPImageProcessorPil, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
@@ -54,16 +55,28 @@ def loading(folder: Path) -> Iterator[None]:
     Raises:
         BadInput: a file is damaged or does not fit its config.
     """
-    shown = hf_logging.is_progress_bar_enabled()
-    hf_logging.disable_progress_bar()
+    libraries = [each for each in (hf_logging, diffusers_logging) if each.is_progress_bar_enabled()]
+    for library in libraries:
+        library.disable_progress_bar()
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
         line = str(error).strip().splitlines()[0]
         raise BadInput(f"{folder} does not load: {line}") from None
     finally:
-        if shown:
-            hf_logging.enable_progress_bar()
+        for library in libraries:
+            library.enable_progress_bar()
+
+
+@contextmanager
+def without_hints() -> Iterator[None]:
+    """Keeps to itself what transformers would rather have installed: importing a pipeline names torchvision."""
+    before = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(before)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -72,7 +72,8 @@ class LabelStore:
         """
         if not create and isinstance(where, Path) and not where.is_file():
             raise BadInput(
-                f"{where} does not exist: nothing is judged yet; run `densedpo judge oracle` or `judge reference`"
+                f"{where} does not exist: nothing is judged yet; `densedpo judge --help` lists judges, and "
+                "`densedpo judge serve` asks people"
             )
         return cls(Database.open(where, busy_timeout_s=busy_timeout_s))
 

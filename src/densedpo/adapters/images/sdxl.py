@@ -71,10 +71,12 @@ class ImageModel:
             BadInput: see `check_image_model`; or a file does not fit its config.
         """
         import torch
-        from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
-        from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-        from densedpo.adapters.loading import load_component, loading
+        from densedpo.adapters.loading import load_component, loading, without_hints
+
+        with without_hints():
+            from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
+            from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
         check_image_model(folder, unet)
         where = torch.device(device)
