@@ -234,7 +234,7 @@ def test_the_card_of_a_person_who_is_always_wrong(person: Project) -> None:
         card, path = probe_judge(person, pairs_of(person), store, annotator="ann", truth="oracle", config=QUICK)
     assert (card.passed, card.asked) == (False, False)
     assert card.reasons[0].startswith("accuracy: ")
-    assert "is 0.000, against 0.6" in card.reasons[0]
+    assert card.reasons[0].endswith("is 0.000 (no interval), against 0.6 and an interval above 0.5")
     assert "a person" in card.not_asked
     assert read_card(path) == card
     assert path == card_folder(person, "ann", "demo") / "card.json"
@@ -252,6 +252,7 @@ def test_an_oracle_with_another_seed_passes_what_it_can_be_asked(person: Project
     by_name = {check.name: check for check in card.checks}
     assert by_name["accuracy"].estimate.value == 1.0
     assert by_name["accuracy"].alarm, "one prompt bounds nothing"
+    assert "is 1.000 (no interval), against 0.6 and an interval above 0.5" in card.reasons[0]
     assert not by_name["swap"].alarm
     assert failures(card.checks) == card.reasons
 

@@ -25,6 +25,7 @@ from densedpo.judge.probe.verdict import CARD_FILE, instructions_sha256
 from densedpo.judge.run import now
 from densedpo.judge.store import LabelStore
 from densedpo.metrics.motion_bias import BiasCheck
+from densedpo.metrics.statistics import Estimate
 
 ACCURACY: Final = "accuracy"
 COVERAGE: Final = "coverage"
@@ -149,9 +150,17 @@ def failures(checks: tuple[BiasCheck, ...]) -> tuple[str, ...]:
     found = []
     for check in checks:
         if check.alarm and check.name in DECIDING:
-            value = "not known" if check.estimate is None else f"{check.estimate.value:.3f}"
-            found.append(f"{check.name}: {check.meaning} is {value}, against {check.against:g}")
+            asked = f"{check.against:g}{' and an interval above 0.5' if check.name == ACCURACY else ''}"
+            found.append(f"{check.name}: {check.meaning} is {_found(check.estimate)}, against {asked}")
     return tuple(found)
+
+
+def _found(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "not known"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.3f} (no interval)"
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
 def _asked(rebuilt: Rebuilt, pairs: PairSet, answers: Answers, config: ProbeConfig) -> tuple[BiasCheck, ...]:
