@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import reduce
-from typing import Final
+from typing import Final, get_args
 
 from densedpo.core.errors import BadInput, Interrupted
 from densedpo.core.media import read_pair_mp4
@@ -17,7 +18,17 @@ from densedpo.core.progress import track
 from densedpo.core.provenance import package_version, sha256_json
 from densedpo.core.records import Judgement, Pair
 from densedpo.judge.pairset import PairSet, ranges_of
-from densedpo.judge.protocol import UNREADABLE, Cost, Failure, FailureKind, Judge, PairClips, SegmentAnswer, Watch
+from densedpo.judge.protocol import (
+    UNREADABLE,
+    Answer,
+    Cost,
+    Failure,
+    FailureKind,
+    Judge,
+    PairClips,
+    SegmentAnswer,
+    Watch,
+)
 from densedpo.judge.store import LabelStore
 
 Range = tuple[int, int]
@@ -212,12 +223,19 @@ def _answers(judge: Judge, pairs: PairSet, question: _Question) -> tuple[Segment
             f"{question.pair.id}; it must give one for each, in order"
         )
     for answer in answers:
-        if answer.confidence is not None and not 0 <= answer.confidence <= 1:
-            raise BadInput(
-                f"judge {judge.annotator!r} is {answer.confidence} sure about pair {question.pair.id}; "
-                "a confidence is in [0, 1]"
-            )
+        _require_sound(answer, f"judge {judge.annotator!r}, pair {question.pair.id}")
     return tuple(answers)
+
+
+def _require_sound(answer: SegmentAnswer, whose: str) -> None:
+    """Refuses what a judge from outside may give and no row can hold; not a number would be a vote for b."""
+    if answer.answer not in get_args(Answer):
+        raise BadInput(f"{whose}: it answers {answer.answer!r}; an answer is one of {', '.join(get_args(Answer))}")
+    if answer.confidence is not None and not 0 <= answer.confidence <= 1:
+        raise BadInput(f"{whose}: it is {answer.confidence} sure; a confidence is in [0, 1]")
+    for score in (answer.score_a, answer.score_b):
+        if score is not None and not math.isfinite(score):
+            raise BadInput(f"{whose}: it scores a clip {score}; a score is a finite number")
 
 
 def _failures(question: _Question, answers: Sequence[SegmentAnswer], *, whole: bool) -> list[FailedQuestion]:

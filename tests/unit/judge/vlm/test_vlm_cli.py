@@ -165,12 +165,15 @@ from densedpo.judge.protocol import SegmentAnswer
 class Louder:
     annotator = "louder"
     instructions = "louder 1"
-    def __init__(self, *, bias=0.0, count=None):
-        self.bias, self.count = bias, count
+    def __init__(self, *, bias=0.0, count=None, answer="a", score=None):
+        self.bias, self.count, self.answer = bias, count, answer
+        self.score = None if score is None else float(score)
     def check(self, pair):
         pass
     def judge(self, clips, segments):
-        answers = [SegmentAnswer(answer="a", confidence=self.bias or None) for _ in segments]
+        answers = [
+            SegmentAnswer(answer=self.answer, confidence=self.bias or None, score_a=self.score) for _ in segments
+        ]
         return tuple(answers[: self.count])
 
 class NoJudge:
@@ -211,6 +214,8 @@ def test_a_judge_from_outside_is_taken_by_its_import_path(fresh_project: Project
         ("MINE:Louder", ("--set", "options.volume=1"), "volume"),
         ("MINE:Louder", ("--set", "options.count=1"), "1 answers for the 4 segments"),
         ("MINE:Louder", ("--set", "options.bias=7"), "in [0, 1]"),
+        ("MINE:Louder", ("--set", "options.answer=first"), "one of a, b, tie, skip"),
+        ("MINE:Louder", ("--set", "options.score=nan"), "a score is a finite number"),
     ],
 )
 def test_a_judge_that_is_wrong_is_refused_in_one_line(
