@@ -19,7 +19,8 @@ HEAD: Final = """# The command line
 Made from the commands themselves by `make docs`. Exit codes: 0 done, 2 bad input, 75 cut short and resumable by running
 the same command again, 130 interrupted. `-q` and `-v` may stand anywhere.
 
-Settings are written `--set key=value`, or as a TOML file that `--config` names; `--set` wins.
+Settings are written `--set key=value`, or as a TOML file that `--config` names; `--set` wins. A name alone, such as
+`huvidpo.toml`, is also that of a recipe of the package (`densedpo/recipes`).
 """
 # verb -> the settings that its --set takes
 SETTINGS: Final = {

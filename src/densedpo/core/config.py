@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,6 +29,8 @@ _Toml = dict[str, object]
 
 def load_config(cls: type[AnyConfig], path: Path | None, overrides: Sequence[str]) -> AnyConfig:
     """Settings from the defaults, then a TOML file, then overrides such as `a.b=3` (a value is TOML or plain text).
+
+    A name without a folder that is no file here, such as `huvidpo.toml`, is that of a shipped recipe.
 
     Raises:
         BadInput: names the file or the override, the key and, where the key is unknown, the ones that exist.
@@ -61,11 +64,17 @@ def dump_toml(config: Config) -> str:
 
 def _read_toml(path: Path) -> _Toml:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(_text(path))
     except (FileNotFoundError, IsADirectoryError):
         raise BadInput(f"{path}: no such file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: not a TOML file: {error}") from None
+
+
+def _text(path: Path) -> str:
+    recipe = files("densedpo.recipes").joinpath(path.name)
+    is_recipe = path == Path(path.name) and not path.exists() and recipe.is_file()
+    return (recipe if is_recipe else path).read_text(encoding="utf-8")
 
 
 def _parse_override(override: str) -> tuple[str, object]:

@@ -31,6 +31,18 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) 
     assert config == Outer(num_steps=8, splits=("a", "b"), objective=Inner(beta=2.0, kind="whole"))
 
 
+def test_a_shipped_recipe_is_found_by_its_name_and_a_file_here_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput, match=r"huvidpo\.toml: 'first': unknown key"):
+        load_config(Outer, Path("huvidpo.toml"), [])
+    with pytest.raises(BadInput, match=r"recipes/huvidpo\.toml: no such file"):
+        load_config(Outer, Path("recipes/huvidpo.toml"), [])
+    Path("huvidpo.toml").write_text("num_steps = 7\n")
+    assert load_config(Outer, Path("huvidpo.toml"), []).num_steps == 7
+
+
 def test_settings_come_back_from_toml(tmp_path: Path) -> None:
     config = load_config(Outer, None, ["objective.beta=0.25", "splits=[]"])
     path = tmp_path / "config.toml"
