@@ -191,9 +191,13 @@ def _heading(report: Row) -> list[str]:
         lines += ["**These sizes check the machinery. The numbers say nothing about the methods.**", ""]
     if report["declared_late"]:
         lines += ["**What is claimed was changed after the study had begun: read the claims as exploratory.**", ""]
-    num_seeds = len(report["config"]["seeds"])
+    num_seeds = min((_num_seeds(row) for row in report["against_base"].values()), default=0)
     if num_seeds < MIN_SEEDS:
-        lines += [f"Training seeds: {num_seeds}. No win can be claimed from fewer than {MIN_SEEDS}.", ""]
+        of = f"Training seeds: {num_seeds} of {len(report['config']['seeds'])}"
+        lines += [
+            f"{of}. No win can be claimed from fewer than {MIN_SEEDS}: stars and answers are what is seen so far.",
+            "",
+        ]
     said = (
         "Differences from the base model on the same prompts and noise, 95 % intervals over training seeds and prompts "
         f"(n = {report['config']['measure']['num_prompts']} prompts). A star: the interval excludes 0 and four of five "

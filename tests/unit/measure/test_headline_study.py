@@ -226,7 +226,7 @@ def test_a_difference_is_the_mean_over_seeds_of_the_levels_differences(reported,
 
 def test_base_and_ceiling_stand_in_the_table_with_what_no_label_saw(headline, report):
     text = headline["table"].table(report)
-    assert "Training seeds: 2. No win can be claimed from fewer than 5." in text
+    assert "Training seeds: 2 of 2. No win can be claimed from fewer than 5:" in text
     rows = [line for line in text.splitlines() if line.startswith("| autoencoder's ceiling (level)")]
     assert len(rows) == 2  # once beside what labels judge by, once beside what no label saw
     level = report["levels"]["base"]["sharpness"]["value"]
