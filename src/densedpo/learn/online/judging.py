@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from time import sleep
 from typing import TYPE_CHECKING, Final, Self, TypeVar
@@ -97,7 +96,9 @@ class _Polled:
 class JudgingAhead:
     """Judges pairs in a thread while more of them are made; a context manager that ends when all are judged.
 
-    What it cannot judge, because a judge is away, is left to `judge_all`, which finds the other answers stored.
+    What it cannot judge, because a judge is away, is left to `judge_all`, which finds the other answers stored. Once
+    one has been away no more is asked ahead: a scorer that hangs would take its whole time for every pair, with nobody
+    to say how long it may stay away.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class JudgingAhead:
         self._judges, self._folder, self._store, self._seconds = judges, folder, store, segment_seconds
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="judge ahead")
         self._futures: list[Future[None]] = []
+        self._is_away = False  # set and read in the thread alone
 
     def __enter__(self) -> Self:
         return self
@@ -116,25 +118,34 @@ class JudgingAhead:
     ) -> None:
         self._pool.shutdown(wait=True, cancel_futures=kind is not None)
         if kind is None:
-            self.finish()
+            self.finish(lambda: None)
 
     def take(self, pair: Pair) -> None:
         """A pair that is on the disk in full."""
         self._futures.append(self._pool.submit(self._judge, pair))
 
-    def finish(self) -> None:
-        """Returns when every pair that was taken has been looked at."""
+    def finish(self, poll: Callable[[], None]) -> None:
+        """Returns when every pair that was taken has been looked at; `poll` is called meanwhile and may raise."""
         for future in self._futures:
+            while not future.done():
+                poll()
+                wait([future], timeout=1.0)
             future.result()
 
     def _judge(self, pair: Pair) -> None:
+        if self._is_away:
+            return
         set_quiet(True)  # of this thread: the sampler's progress is what is said meanwhile
         alone = PairSet(
             name=self._folder.name, folder=self._folder, by_id={pair.id: pair}, hashes={pair.id: pair_hash(pair)}
         )
         for judge in self._judges:
-            with contextlib.suppress(BadInput, Interrupted):
-                judge_pairs(judge, alone, self._store, segment_seconds=self._seconds)
+            try:
+                done = judge_pairs(judge, alone, self._store, segment_seconds=self._seconds)
+            except (BadInput, Interrupted) as error:  # said by `judge_all`, which asks again
+                self._is_away |= isinstance(error, JudgeUnavailable)
+            else:
+                self._is_away |= any(failed.failure.kind in _AWAY for failed in done.failures)
 
 
 def _wait(seconds: float, patience: Patience) -> float:

@@ -126,9 +126,9 @@ def test_a_judge_that_only_compares_is_refused(prompted: Project, toy_model_dir:
 def test_f20_a_judge_that_is_away_is_waited_for_and_nothing_is_trained_meanwhile(
     prompted: Project, toy_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """It gives none of the 4 answers that are asked for ahead, and is away three times more: pauses of 1, 2 and 4 s."""
+    """Away when the first of 4 pairs is asked about ahead, so that no other is; then three times: 1, 2 and 4 s."""
     away, slept = tmp_path / "away", []
-    away.write_text("\n".join("1234567"))
+    away.write_text("\n".join("1234"))
 
     def sleep(seconds: float) -> None:
         assert not (prompted.run("away") / "metrics.jsonl").exists()
@@ -143,7 +143,7 @@ def test_f20_a_judge_that_is_away_is_waited_for_and_nothing_is_trained_meanwhile
 
 def test_f20_a_judge_that_stays_away_ends_the_run_resumably(prompted: Project, toy_model_dir: Path, tmp_path: Path):
     away = tmp_path / "away"
-    away.write_text("\n".join("12345"))  # 4 answers ahead, and the first one after them
+    away.write_text("\n".join("12"))  # once ahead, and once after it
     rewards = [{"judge": "online_judges:Away", "options": {"file": str(away)}}]
     config = online_config(rewards=rewards, num_rounds=1, judge_patience_min=0.0)
     with pytest.raises(Interrupted, match="the planted judge is away"):

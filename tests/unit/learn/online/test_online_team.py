@@ -119,10 +119,10 @@ def test_all_wait_for_a_judge_for_longer_than_an_exchange_may_take_and_then_lear
 ):
     """Away for pauses of 1, 2, 4 and 8 seconds, where processes give up on an exchange after 12; then a round of ties.
 
-    It gives none of the 4 answers that are asked for ahead, and is away four times more.
+    It is away when it is asked ahead, and four times more.
     """
     away = tmp_path / "away"
-    away.write_text("\n".join("12345678"))
+    away.write_text("\n".join("12345"))
     rewards = [{"judge": "online_judges:Away", "options": {"file": str(away)}}]
     config = online_config({"process_timeout_min": 0.2}, rewards=rewards, num_rounds=1)
     assert online_together(prompted, "away", toy_model_dir, config) == [0, 0]
