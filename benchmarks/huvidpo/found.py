@@ -73,7 +73,7 @@ def collect(project: Project, study: Study, runs: Sequence[Run], *, quick: bool)
     return {
         "quick": quick,
         "model": catalogue.fingerprint(model_of(project)),
-        "made": {key: value for key, value in provenance().items() if key != "command"},
+        "made": {key: value for key, value in provenance().items() if key != "platform"},
         "config": study.model_dump(mode="json"),
         "scores": {str(score): count for score, count in scores_given(project).items()},
         "pairs": {choose: header_of(project, choose) for choose in study.chosen()},

@@ -35,7 +35,7 @@ class PersonConfig(Config):
 
     shares: tuple[float, float, float, float] = (0.2, 0.4, 0.6, 0.8)
     """A clip that the oracle sets above so large a share of all clips has that many points above 1."""
-    error_rate: float = Field(0.2, ge=0, le=1)
+    error_rate: float = Field(0.1, ge=0, le=1)
     """Share of clips that get a neighbouring score instead, one point more or less."""
     seed: int = Field(0, ge=0)
     """Which clips those are, and which way."""

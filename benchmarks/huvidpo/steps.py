@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from dataclasses import replace
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from continuity import CONTINUITY_FILE, write_continuity
@@ -33,6 +34,7 @@ from densedpo.judge.store import LabelStore
 from densedpo.judge.studies.scored import ScoredConfig, pair_scored
 from densedpo.learn.run import learn_offline
 from densedpo.learn.stages import Stages, learn_stages
+from densedpo.learn.watch.track import read_metrics
 from densedpo.measure.plan import plan_measurement
 from densedpo.measure.run import measure
 from densedpo.measure.sample import clip_source
@@ -40,12 +42,12 @@ from densedpo.world.render import render
 from densedpo.world.scene import OFFSET_DRAWN, PHASE_DRAWN, Scene
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from pydantic import JsonValue
     from settings import Run, Study
 
+    from densedpo.adapters.base import Geometry
     from densedpo.core.workspace import Project
     from densedpo.measure.config import MeasureConfig
 
@@ -55,6 +57,8 @@ LEVELS = (UNTRAINED, BASE, CEILING)
 FRAMES, SCORED = "frames", "scored"
 DRAWN_BY = "the world's renderer"
 _MODEL_FOLDER = "model"
+_LAST_STEPS = 10
+_LAST = ("loss", "accuracy", "win_gap", "lose_gap")
 
 
 def prepare(project: Project, study: Study) -> None:
@@ -77,7 +81,8 @@ def continuing_copy(project: Project, model: str) -> Path:
     """
     folder, source = project.root / _MODEL_FOLDER, catalogue.find(model)
     if not (folder / "model_index.json").is_file():
-        shutil.copytree(source, folder, ignore=shutil.ignore_patterns("model_index.json", SETTINGS_FILE))
+        own = shutil.ignore_patterns("model_index.json", SETTINGS_FILE)
+        shutil.copytree(source, folder, ignore=own, dirs_exist_ok=True)
         _rewrite(source / SETTINGS_FILE, folder / SETTINGS_FILE, first_frame=True)
         # last: its presence says that the copy is whole
         _rewrite(source / "model_index.json", folder / "model_index.json", expand_timesteps=True)
@@ -116,12 +121,13 @@ def draw_frames(project: Project, study: Study) -> None:
         raise BadInput(f"scored.num_prompts = {scored.num_prompts}, but the world has {len(prompts)} training prompts")
     with writing(folder):
         write_settings(folder, settings)
-        rows = [_draw(prompt, scored.frame_seed, folder, settings) for prompt in prompts[: scored.num_prompts]]
+        chosen = prompts[: scored.num_prompts]
+        rows = [_draw(prompt, scored.frame_seed, geometry=geometry, folder=folder) for prompt in chosen]
         write_jsonl(folder / FRAMES_FILE, rows)
         write_stamp(folder, [project.clips], project)
 
 
-def _draw(prompt: Prompt, seed: int, folder: Path, settings: Mapping[str, JsonValue]) -> DrawnFrame:
+def _draw(prompt: Prompt, seed: int, *, geometry: Geometry, folder: Path) -> DrawnFrame:
     scene = from_row(Scene, prompt.scene, f"prompt {prompt.id}: scene")
     noise_key = f"{seed}/{prompt.id}/first frame/0"
     drawn = generator("first frame", noise_key)
@@ -131,9 +137,8 @@ def _draw(prompt: Prompt, seed: int, folder: Path, settings: Mapping[str, JsonVa
         offset_y=float(drawn.uniform(-OFFSET_DRAWN, OFFSET_DRAWN)),
         phase=float(drawn.uniform(0, PHASE_DRAWN)),
     )
-    height, width = int(str(settings["height"])), int(str(settings["width"]))
-    data = png_of(render(elsewhere, num_frames=1)[0], height=height, width=width)
-    id_ = f"frame-{sha256_json([dict(settings), prompt.caption, noise_key])[:16]}"
+    data = png_of(render(elsewhere, num_frames=1)[0], height=geometry.height, width=geometry.width)
+    id_ = f"frame-{sha256_json([DRAWN_BY, geometry.height, geometry.width, prompt.caption, noise_key])[:16]}"
     image = f"frames/{id_}.png"
     write_atomic(folder / image, data)
     return DrawnFrame(
@@ -146,8 +151,8 @@ def _draw(prompt: Prompt, seed: int, folder: Path, settings: Mapping[str, JsonVa
         model=DRAWN_BY,
         num_steps=0,
         guidance_scale=0.0,
-        height=height,
-        width=width,
+        height=geometry.height,
+        width=geometry.width,
         image=image,
         content=hashlib.sha256(data).hexdigest(),
     )
@@ -251,7 +256,11 @@ def header_of(project: Project, choose: str) -> dict[str, JsonValue]:
 
 
 def training_of(project: Project, name: str) -> dict[str, JsonValue]:
-    """How a run ended, from its summary."""
-    summary = json.loads((project.run(name) / "summary.json").read_text(encoding="utf-8"))
+    """How a run ended, from its summary, and the means of its last steps: the loss, and how often labels are met."""
+    folder = project.run(name)
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     kept = ("steps", "train_pairs", "too_tied_pairs", "steps_without_signal", "train_seconds")
-    return {"run": name, **{key: summary[key] for key in kept}}
+    last = read_metrics(folder, "train")[-_LAST_STEPS:]
+    found = {key: [row[key] for row in last if row.get(key) is not None] for key in _LAST}
+    ends: dict[str, JsonValue] = {key: fmean(values) for key, values in found.items() if values}
+    return {"run": name, **{key: summary[key] for key in kept}, "last_steps": ends}

@@ -12,10 +12,13 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from densedpo.adapters import catalogue
+from densedpo.adapters.layouts.wan import has_token_timesteps
 from densedpo.core.config import load_config
 from densedpo.core.errors import BadInput
 from densedpo.core.records import Pair, Prompt, read_jsonl
 from densedpo.core.workspace import Project
+from densedpo.generate.first_frames import FrameFile
 from densedpo.world.render import render
 from densedpo.world.scene import draw_scene
 
@@ -145,17 +148,28 @@ def test_the_person_gives_each_score_to_a_fifth_and_errs_by_one_point(modules: d
     assert set(said.values()) <= {1, 2, 3, 4, 5}
 
 
+def test_the_copy_takes_a_first_frame_and_one_that_was_cut_is_made_whole(
+    modules: dict[str, ModuleType], project: Path, toy_model_dir_64: Path
+) -> None:
+    (project / "model" / "vae").mkdir(parents=True)
+    found = Project(root=project)
+    copy = modules["steps"].continuing_copy(found, str(toy_model_dir_64))
+    assert catalogue.geometry(toy_model_dir_64).num_given_frames == 0
+    assert catalogue.geometry(copy).num_given_frames == 1
+    assert catalogue.vae_fingerprint(copy) == catalogue.vae_fingerprint(toy_model_dir_64)
+    assert has_token_timesteps(copy)
+
+
 def test_frames_are_drawn_of_the_captions_scene_elsewhere(modules: dict[str, ModuleType], tmp_path: Path) -> None:
     """The words are the caption's, the place is not its clip's: another picture, the same each time."""
     scene = draw_scene(3, split="train")
     row = {name: getattr(scene, name) for name in scene.__dataclass_fields__}
     prompt = Prompt(id="p", caption=scene.caption, split="train", clip_id="c", scene=row)
-    settings = {"height": 64, "width": 64}
-    steps = modules["steps"]
-    (one, same, other) = (steps._draw(prompt, seed, tmp_path, settings) for seed in (0, 0, 1))
+    draw, geometry = modules["steps"]._draw, catalogue.geometry("tiny")
+    one, same, other = (draw(prompt, seed, geometry=geometry, folder=tmp_path) for seed in (0, 0, 1))
     assert one == same
     assert one.content != other.content
-    read = importlib.import_module("densedpo.generate.first_frames").FrameFile(video=tmp_path / one.image).read()
+    read = FrameFile(video=tmp_path / one.image).read()
     own = render(scene, num_frames=1)[0]
     assert read.shape == own.shape
     assert not np.array_equal(read, own)
