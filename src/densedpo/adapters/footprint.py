@@ -71,14 +71,18 @@ class Footprint:
         """Of the denoiser, or of both where a model has two."""
         return sum(size.num_parameters for size in self.components if size.folder in self.denoisers)
 
-    def _weights(self, value_bytes: int, *, decodes: bool) -> int:
+    def _weights(self, value_bytes: int, denoisers: tuple[str, ...], *, decodes: bool) -> int:
         """The most that is held at once: captions are encoded first, and their encoders let go (`encode_ahead`).
 
         The autoencoder is in float32 whatever the rest is in.
+
+        Args:
+            denoisers: those that are loaded.
         """
+        denoising = sum(size.num_parameters for size in self.components if size.folder in denoisers)
         text = sum(size.num_parameters for size in self.components if size.folder.startswith("text_encoder"))
         vae = sum(size.num_parameters for size in self.components if size.folder == "vae")
-        return max(value_bytes * text, value_bytes * self.denoiser_parameters + (4 * vae if decodes else 0))
+        return max(value_bytes * text, value_bytes * denoising + (4 * vae if decodes else 0))
 
     def for_pairs(self, *, value_bytes: int, clips: int = 2) -> MemoryNeed:
         """To make pairs: denoiser and autoencoder loaded, and one layer's activations at a time.
@@ -88,13 +92,13 @@ class Footprint:
             clips: in one forward; the two halves of a pair.
         """
         return MemoryNeed(
-            weights=self._weights(value_bytes, decodes=True),
+            weights=self._weights(value_bytes, self.denoisers, decodes=True),
             adapter=0,
             activations=clips * _kept_bytes(self.largest_layer, value_bytes),
         )
 
     def for_training(self, *, value_bytes: int, rank: int, recomputed: bool, clips: int = 2) -> MemoryNeed:
-        """To train a LoRA: the denoiser loaded, and the activations that the backward needs.
+        """To train a LoRA: its denoiser loaded, the last one, and the activations that the backward needs.
 
         Args:
             recomputed: whether layers keep only their inputs and compute the rest again in the backward.
@@ -102,7 +106,7 @@ class Footprint:
         kept = self.all_layers * value_bytes if recomputed else _kept_bytes(self.all_layers, value_bytes)
         once_more = _kept_bytes(self.largest_layer, value_bytes) if recomputed else 0
         return MemoryNeed(
-            weights=self._weights(value_bytes, decodes=False),
+            weights=self._weights(value_bytes, self.denoisers[-1:], decodes=False),
             adapter=LORA_BYTES * rank * self.lora_per_rank,
             activations=clips * (kept + once_more),
         )

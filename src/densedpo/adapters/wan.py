@@ -56,10 +56,17 @@ class WanModel:
         self._scheduler = flow_scheduler(opened.folder)
 
     @cached_property
-    def _experts(self) -> tuple[WanTransformer3DModel, ...]:
-        """The denoisers, the one of the highest noise first; one of them but for Wan 2.2 A14B."""
-        load = WanTransformer3DModel.from_pretrained
-        return tuple(self._opened.denoiser(load, name) for name in layout.denoisers(self._opened.folder))
+    def _low_noise(self) -> WanTransformer3DModel:
+        return self._expert(-1)
+
+    @cached_property
+    def _high_noise(self) -> WanTransformer3DModel:
+        """Only asked for at and above the boundary, and so never loaded where t stays below, as in training."""
+        return self._expert(0)
+
+    def _expert(self, index: int) -> WanTransformer3DModel:
+        name = layout.denoisers(self._opened.folder)[index]
+        return self._opened.denoiser(WanTransformer3DModel.from_pretrained, name)
 
     @cached_property
     def _vae(self) -> AutoencoderKLWan:
@@ -93,7 +100,7 @@ class WanModel:
     @property
     def denoiser(self) -> WanTransformer3DModel:
         """The transformer, of two experts the one of low noise; its base weights are frozen."""
-        return self._experts[-1]
+        return self._low_noise
 
     @torch.no_grad()
     def encode_video(self, frames: UInt8[np.ndarray, "batch time row column 3"]) -> Float[Tensor, "batch c f h w"]:
@@ -181,17 +188,16 @@ class WanModel:
         """
         if self._boundary is None:
             return self._predict_by(self.denoiser, x_t, t, text)
-        high, low = self._experts
         # as the pipeline compares: timesteps, not t
         is_high = t.to(torch.float32) * 1000 >= self._boundary * 1000
         if not bool(is_high.any()):
-            return self._predict_by(low, x_t, t, text)
+            return self._predict_by(self._low_noise, x_t, t, text)
         if bool(is_high.all()):
-            return self._predict_by(high, x_t, t, text)
+            return self._predict_by(self._high_noise, x_t, t, text)
         above, below = is_high.nonzero()[:, 0], (~is_high).nonzero()[:, 0]
         parts = [
             self._predict_by(expert, x_t[rows.to(x_t.device)], t[rows], text.rows(rows.to(text.embeds.device)))
-            for expert, rows in ((high, above), (low, below))
+            for expert, rows in ((self._high_noise, above), (self._low_noise, below))
         ]
         order = torch.argsort(torch.cat([above, below]))
         return torch.cat(parts)[order.to(parts[0].device)]

@@ -119,15 +119,28 @@ def _tell_model(report: ModelReport, machine: Machine) -> None:
     typer.echo(f"LoRA of rank {PAPER_RANK}: {report.lora_parameters:,} parameters")
     typer.echo(f"memory by arithmetic, not measured, and without the autoencoder's peak; here: {_room_text(machine)}")
     for use in report.uses:
-        parts = f"weights {use.weights_gib:.1f}, LoRA {use.adapter_gib:.1f}, activations {use.activations_gib:.1f}"
+        parts = ", ".join(
+            f"{name} {_size_text(gib)}"
+            for name, gib in (
+                ("weights", use.weights_gib),
+                ("LoRA", use.adapter_gib),
+                ("activations", use.activations_gib),
+            )
+            if gib
+        )
         fits = "fits" if use.fits else "does not fit"
-        typer.echo(f"  {use.name:<40} {use.total_gib:8.1f} GiB ({parts}): {fits}")
+        typer.echo(f"  {use.name:<38} {_size_text(use.total_gib):>10} ({parts}): {fits}")
+    typer.echo("  settings: checkpoint_activations = true for the last two, and memory = 'apart' for the last")
     uncounted = [name for name, count in report.parameters.items() if not count]
     if uncounted:
         typer.echo(f"not in these sums: {', '.join(uncounted)}")
-    for extra in ("train",) if machine.missing["train"] else ():
-        typer.echo(f"missing: extra [{extra}]; pip install 'densedpo[{extra}]'")
+    if machine.missing["train"]:
+        typer.echo("missing: extra [train]; pip install 'densedpo[train]'")
     typer.echo(f"missing: {report.missing}" if report.missing else "the model directory is complete")
+
+
+def _size_text(gib: float) -> str:
+    return f"{gib:.1f} GiB" if gib >= 1 else f"{1024 * gib:.0f} MiB"
 
 
 def examine_model(model: str, machine: Machine) -> ModelReport:
@@ -167,6 +180,9 @@ def _uses(found: Footprint, machine: Machine) -> tuple[Use, ...]:
         "training, activations computed again": found.for_training(
             value_bytes=value_bytes, rank=PAPER_RANK, recomputed=True
         ),
+        "the same, one clip after the other": found.for_training(
+            value_bytes=value_bytes, rank=PAPER_RANK, recomputed=True, clips=1
+        ),
     }
     return tuple(_use(name, need, room) for name, need in needs.items())
 
@@ -184,7 +200,7 @@ def _use(name: str, need: MemoryNeed, room_gib: float) -> Use:
 
 def _room_text(machine: Machine) -> str:
     if machine.gpu_memory_gib is not None:
-        return f"{machine.gpu}, {machine.gpu_memory_gib:.1f} GiB, in bfloat16"
+        return f"{machine.gpu}, {machine.gpu_memory_gib:.1f} GiB on one, in bfloat16"
     return f"no GPU, {machine.memory_gib:.1f} GiB of memory, in float32"
 
 
@@ -214,9 +230,10 @@ def examine_machine() -> Machine:
 
 
 def _gpu() -> tuple[str | None, float | None]:
-    """Name and GiB of the first GPU."""
+    """How many GPUs there are, with the name and the GiB of the first."""
     import torch
 
     if not torch.cuda.is_available():
         return None, None
-    return torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory / GIB
+    count, name = torch.cuda.device_count(), torch.cuda.get_device_name()
+    return f"{count} x {name}" if count > 1 else name, torch.cuda.get_device_properties(0).total_memory / GIB

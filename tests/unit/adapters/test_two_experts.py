@@ -45,6 +45,18 @@ def test_the_lora_is_on_the_low_noise_expert_alone(model: VideoModel) -> None:
     assert model.trained_t == (0.0, 0.875)
 
 
+def test_below_the_boundary_the_expert_of_high_noise_is_not_loaded(folder: Path, tmp_path: Path) -> None:
+    """As in training, where no t lies above it: half of the weights stay on disk."""
+    copy = Path(shutil.copytree(folder, tmp_path / "model"))
+    model = load(copy)
+    for weights in (copy / "transformer").glob("*.safetensors"):
+        weights.unlink()
+    add_lora(model)
+    assert bool(predicted(model, 0.874, 0.2).isfinite().all())
+    with pytest.raises(BadInput, match="does not load"):
+        predicted(model, 0.874, 0.875)
+
+
 def test_rows_come_back_in_their_order(model: VideoModel) -> None:
     times = (0.9, 0.1, 1.0, 0.5)
     alone = torch.cat([predicted(model, t) for t in times])

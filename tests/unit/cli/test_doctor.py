@@ -67,6 +67,12 @@ def test_memory_is_the_arithmetic_that_it_says() -> None:
     again = found.for_training(value_bytes=2, rank=3, recomputed=True)
     assert again.activations == 2 * (5 * 2000 + 34_000)
     assert again.total == 2000 + 336 + 88_000
+    apart = found.for_training(value_bytes=2, rank=3, recomputed=True, clips=1)
+    assert apart.activations == 44_000
+    two = (*found.components, ComponentSize(folder="transformer_2", num_parameters=1000))
+    experts = replace(found, components=two, denoisers=("transformer", "transformer_2"))
+    assert experts.for_pairs(value_bytes=2).weights == 4040
+    assert experts.for_training(value_bytes=2, rank=3, recomputed=True).weights == 2000
     larger = (*found.components[:2], ComponentSize(folder="text_encoder", num_parameters=1100))
     assert replace(found, components=larger).for_pairs(value_bytes=2).weights == 2200
 
@@ -105,5 +111,6 @@ def test_it_says_in_words_what_fits(toy_model_dir: Path) -> None:
     out = densedpo("doctor", toy_model_dir).out
     assert "4 frames and 8x8 pixels to one latent cell" in out
     assert "training, activations computed again" in out
+    assert "checkpoint_activations = true for the last two, and memory = 'apart' for the last" in out
     assert ": fits" in out
     assert "the model directory is complete" in out
