@@ -21,8 +21,9 @@ from densedpo.learn.cache import CachedReference, first_logit
 from densedpo.learn.config import LearnConfig
 from densedpo.learn.errors import frame_errors
 from densedpo.learn.feed.batch import Draws, PairBatch, Source
-from densedpo.learn.feed.inputs import read_pairs, split_pairs
+from densedpo.learn.feed.inputs import read_pairs
 from densedpo.learn.feed.order import TimeDensity, Visit
+from densedpo.learn.feed.splits import split_pairs
 from densedpo.learn.reference import (
     AdapterOff,
     ReferenceWatch,

@@ -119,7 +119,7 @@ class LearnConfig(Config):
     patience: Annotated[int, Field(ge=0)] = 0
     """Evaluations without a lower validation loss before the run stops early; 0 = never."""
     stop_on_alarm: bool = False
-    """Stop at the evaluation that gives reason for a warning (a shortcut, unlearning, a runaway policy)."""
+    """Stop at the evaluation that gives reason for a warning (a shortcut, unlearning, wins by losers, a runaway)."""
     ema_decay: Annotated[float, Field(ge=0.5, lt=1)] | None = None
     """Average the adapter over steps, at most this slowly; evaluations and the run's end then take the average."""
     where_pairs: Annotated[int, Field(ge=0)] = 8

@@ -13,6 +13,7 @@ import torch
 
 from densedpo.core.progress import duration_text
 from densedpo.learn.execution import compile_blocks
+from densedpo.learn.feed.batch import KEPT_LATENTS_BYTES
 from densedpo.learn.session import load_model, tried
 from densedpo.learn.step import build_optimizer, take_step
 
@@ -93,11 +94,11 @@ def _disk_bytes(inputs: RunInputs, model: VideoModel, num_parameters: int) -> in
 
 
 def _latent_bytes(inputs: RunInputs, model: VideoModel) -> int:
-    """What is read into memory once and kept."""
+    """What is read into memory and kept there."""
     own = model.geometry.latent_shape
     pairs = (*inputs.splits.train, *inputs.splits.validation)
     num_elements = sum(2 * math.prod(pair.latent_shape or own) for pair in pairs) + len(inputs.clips) * math.prod(own)
-    return 4 * num_elements
+    return min(4 * num_elements, KEPT_LATENTS_BYTES)
 
 
 def _peak_bytes(device: torch.device) -> int:

@@ -31,7 +31,7 @@ from densedpo.learn.step import StepResult, take_step
 from densedpo.learn.watch.alarms import find_alarms, raise_alarms
 from densedpo.learn.watch.drift import lora_norm
 from densedpo.learn.watch.health import health_line
-from densedpo.learn.watch.track import open_log, read_metrics, train_row
+from densedpo.learn.watch.track import keep_rows, open_log, read_metrics, step_of, train_row
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,10 +93,14 @@ class _Loop:
         self._bench = bench
         self._checkpoints = bench.folder / "checkpoints"
         self.state = TrainState()
+        self._saved_step: int | None = None
         self._best: dict[str, Tensor] = {}
         self._average = _copy(bench.parameters) if bench.config.ema_decay is not None else {}
         self._restore()
         bench.team.require_equal(bench.parameters, "the adapters")
+        self._quarantined = bench.folder / "quarantine.jsonl"
+        if bench.team.is_first:
+            keep_rows(self._quarantined, lambda row: step_of(row) <= self.state.step)
         self.log = open_log(
             bench.folder,
             after_step=self.state.step,
@@ -189,7 +193,7 @@ class _Loop:
         ids = [item for visits in bench.task.window(step) for item in bench.task.ids(visits)]
         norm = result.grad_norm if math.isfinite(result.grad_norm) else None
         if bench.team.is_first:
-            append_jsonl(bench.folder / "quarantine.jsonl", {"step": step, "ids": ids, "grad_norm": norm})
+            append_jsonl(self._quarantined, {"step": step, "ids": ids, "grad_norm": norm})
         _log.warning("step %d is skipped: loss %g, gradient norm %g", step, result.loss, result.grad_norm)
         if self.state.skipped_in_row >= bench.config.max_skipped_steps:
             raise BadInput(
@@ -233,6 +237,8 @@ class _Loop:
             self.state = replace(self.state, alarmed_step=self.state.step)
 
     def _save(self) -> None:
+        if self._saved_step == self.state.step:
+            return
         bench, names = self._bench, list(self._bench.parameters)
         bench.team.require_equal(bench.parameters, "the adapters")
         checkpoint = Checkpoint(
@@ -249,6 +255,7 @@ class _Loop:
             keep=bench.config.keep_checkpoints,
             team=bench.team,
         )
+        self._saved_step = self.state.step
 
     def _restore(self) -> None:
         parameters = self._bench.parameters
@@ -256,7 +263,7 @@ class _Loop:
         found = load_latest(self._checkpoints, identity=self._bench.identity, patterns=parameters, goes_back=goes_back)
         if found is None:
             return
-        self.state = found.state
+        self.state, self._saved_step = found.state, found.state.step
         self._best = dict(found.best)
         self._average = {
             name: like(tensor.clone().to(parameters[name].device), parameters[name])

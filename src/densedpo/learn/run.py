@@ -12,7 +12,8 @@ from densedpo.core.errors import BadInput
 from densedpo.core.workspace import Project, content_hash, require_fresh
 from densedpo.judge.preferences import changed_labels
 from densedpo.learn.course import InForce, carry_out, require_layers, settings_identity
-from densedpo.learn.feed.inputs import LabelledPair, PairSplits, RealClip, read_clips, read_pairs, split_pairs
+from densedpo.learn.feed.inputs import LabelledPair, RealClip, read_clips, read_pairs
+from densedpo.learn.feed.splits import PairSplits, split_pairs
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

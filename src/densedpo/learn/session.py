@@ -338,12 +338,13 @@ class Builder:
             share = cache.fill(
                 self._model, self._source, num_draws, self._poll, self._team, self._beside_cache, in_forward=in_fill
             )
+            logits = []
+            for same in _by_size(pairs):
+                # as many as a process has in a forward: those of all together may not fit one GPU
+                visits = [Visit(index=index, draw=0) for index in same[: -(-in_forward // self._team.size)]]
+                logits.append(first_logit(self._model, self._source.pairs(pairs, visits, draws), visits, cache, config))
         except torch.OutOfMemoryError as error:
             raise out_of_memory(config, error) from error
-        logits = []
-        for same in _by_size(pairs):
-            visits = [Visit(index=index, draw=0) for index in same[:in_forward]]
-            logits.append(first_logit(self._model, self._source.pairs(pairs, visits, draws), visits, cache, config))
         logit = max(logits)
         _log.info(
             "reference errors of %d pairs x %d draws: %.0f %% computed; largest |u| before the first step %.1e",

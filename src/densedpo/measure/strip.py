@@ -18,7 +18,7 @@ from densedpo.core.layout import LatentLayout
 from densedpo.core.media import read_pair_mp4
 from densedpo.core.records import Pair, Preference, from_row, read_jsonl
 from densedpo.core.workspace import Project
-from densedpo.learn.feed.inputs import num_header_rows
+from densedpo.learn.feed.trust import num_header_rows
 from densedpo.measure.charts.panel import Tick
 from densedpo.measure.charts.training import read_rows
 from densedpo.measure.numbers import number

@@ -82,7 +82,11 @@ def test_pairs_that_are_won_only_through_the_loser(shares, is_by_loser: bool):
 )
 def test_f06_a_policy_that_runs_away(loss: float | None, drift: float, alarms: list[str]):
     rows = [evaluation(0) | {"loss": 0.69, "drift": 0.0}, evaluation(20) | {"loss": loss, "drift": drift}]
-    assert [alarm.name for alarm in find_alarms(train(0.8), rows)] == alarms
+    found = find_alarms(train(0.8), rows)
+    assert [alarm.name for alarm in found] == alarms
+    loss_said = "unknown" if loss is None else loss
+    said = f"(loss {loss_said}, 0.69 at the start; its predictions have moved by {drift} in the mean square)"
+    assert all(said in alarm.message for alarm in found)
     assert find_alarms([{"step": 1, "loss": 0.2}], rows) == []  # sft is not held to the reference
 
 

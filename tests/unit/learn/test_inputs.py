@@ -15,7 +15,8 @@ from densedpo.core.errors import BadInput
 from densedpo.core.records import Pair, Preference, read_jsonl, to_row, write_jsonl
 from densedpo.core.workspace import Project
 from densedpo.learn.config import LearnConfig
-from densedpo.learn.feed.inputs import LabelledPair, read_clips, read_pairs, shuffled_labels, split_pairs
+from densedpo.learn.feed.inputs import LabelledPair, read_clips, read_pairs
+from densedpo.learn.feed.splits import shuffled_labels, split_pairs
 from toy_pairs import RANGES
 
 

@@ -177,6 +177,9 @@ def test_f03_a_run_that_diverges_stops_and_says_so(labelled: Project, toy_model_
     quarantined = (labelled.run("first") / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(quarantined) == 3
     assert all(len(json.loads(line)["ids"]) == 2 for line in quarantined)
+    assert offline(labelled, toy_model_dir, *settings) == 2  # again from the start: the same three, and no others
+    again = (labelled.run("first") / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()
+    assert again == quarantined
 
 
 def test_early_stopping_keeps_the_best(labelled: Project, toy_model_dir: Path):

@@ -21,8 +21,9 @@ from densedpo.learn.cache import cache_folder
 from densedpo.learn.config import LearnConfig
 from densedpo.learn.errors import frame_errors, pair_errors
 from densedpo.learn.feed.batch import Source
-from densedpo.learn.feed.inputs import LabelledPair, read_pairs, split_pairs
+from densedpo.learn.feed.inputs import LabelledPair, read_pairs
 from densedpo.learn.feed.order import Visit
+from densedpo.learn.feed.splits import split_pairs
 from densedpo.learn.objectives import PairErrors, dense_dpo
 from densedpo.learn.reference import live_reference
 from densedpo.learn.safeguard import loser_scale, with_scaled_gradient

@@ -10,7 +10,7 @@ import pytest
 
 from densedpo.core.errors import BadInput
 from densedpo.learn.config import LearnConfig
-from densedpo.learn.feed.inputs import require_trusted
+from densedpo.learn.feed.trust import require_trusted
 
 
 def preferences(folder: Path, *probes: dict[str, object], header: bool = True) -> Path:

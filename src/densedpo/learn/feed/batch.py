@@ -1,12 +1,13 @@
-"""Tensors of a step: latents read once, captions encoded once, noise and t by name."""
+"""Tensors of a step: latents and captions kept in memory while there is room, noise and t by name."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +21,11 @@ from densedpo.generate.first_frames import FIRST_PREFIX, encode_first_frames, re
 from densedpo.learn.feed.order import TimeDensity, Visit, time_of
 
 _log = logging.getLogger("densedpo")
+# of each process: a set of pairs at 480p is hundreds of GB; captions lie on the device
+KEPT_LATENTS_BYTES: Final = 8 * 2**30
+KEPT_CAPTIONS_BYTES: Final = 2**30
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int, Shaped
@@ -101,18 +107,49 @@ class Draws:
     noise: Literal["fresh", "own"] = "fresh"  # own: each clip of a pair gets the noise it was generated from
 
 
-class Source:
-    """The latents and captions that batches are made of, kept in memory from their first use on."""
+class Kept(Generic[Key, Value]):
+    """What was read, while there is room; what has none is read anew each time."""
 
-    def __init__(self, model: VideoModel) -> None:
+    def __init__(self, room: int) -> None:
+        """Args: `room` is in bytes."""
+        self._room = room
+        self._values: dict[Key, Value] = {}
+
+    def of(self, key: Key, read: Callable[[], Value], tensors: Callable[[Value], Sequence[Tensor]]) -> Value:
+        """The value of a key, read if it is not kept.
+
+        Args:
+            tensors: of a value: what takes the room.
+        """
+        if key in self._values:
+            return self._values[key]
+        value = read()
+        size = sum(tensor.nbytes for tensor in tensors(value))
+        if size <= self._room:
+            self._room -= size
+            self._values[key] = value
+        return value
+
+
+class Source:
+    """The latents and captions that batches are made of, kept in memory while there is room."""
+
+    def __init__(
+        self,
+        model: VideoModel,
+        *,
+        kept_latents_bytes: int = KEPT_LATENTS_BYTES,
+        kept_captions_bytes: int = KEPT_CAPTIONS_BYTES,
+    ) -> None:
         """Nothing is read yet.
 
         Args:
             model: encodes the captions and says which shape latents have.
         """
         self._model = model
-        self._latents: dict[Path, dict[str, Tensor]] = {}
-        self._embeds: dict[str, TextCondition] = {}
+        self._latents: Kept[Path, dict[str, Tensor]] = Kept(kept_latents_bytes)
+        self._embeds: Kept[str, TextCondition] = Kept(kept_captions_bytes)
+        self._told: set[Path] = set()
         self._differences: dict[Path, Tensor] = {}
         self._first: dict[str, FirstFrame] = {}
 
@@ -187,21 +224,25 @@ class Source:
         return self._first[clip.id]
 
     def _text(self, captions: Sequence[str]) -> TextCondition:
-        for caption in captions:
-            if caption not in self._embeds:
-                # one at a time: an embedding must not depend on which captions it was encoded with
-                self._embeds[caption] = self._model.encode_text([caption])
-        return TextCondition.cat([self._embeds[caption] for caption in captions])
+        # one at a time: an embedding must not depend on which captions it was encoded with
+        return TextCondition.cat(
+            [self._embeds.of(caption, partial(self._model.encode_text, [caption]), _tensors_of) for caption in captions]
+        )
 
     def _read_pair(self, pair: LabelledPair) -> dict[str, Tensor]:
         return self._read(pair.latents, ("a", "b"), pair.latent_shape or self._model.geometry.latent_shape)
 
     def _read(self, path: Path, keys: tuple[str, ...], shape: tuple[int, ...]) -> dict[str, Tensor]:
-        if path not in self._latents:
-            tensors = self._latents[path] = _load_latents(path, keys, shape)
+        tensors = self._latents.of(path, lambda: _load_latents(path, keys, shape), lambda read: list(read.values()))
+        if path not in self._told:
+            self._told.add(path)
             if len(keys) == 2 and torch.equal(tensors[keys[0]], tensors[keys[1]]):
                 _log.warning("%s: both clips are the same, so there is nothing to learn from this pair", path)
-        return self._latents[path]
+        return tensors
+
+
+def _tensors_of(text: TextCondition) -> list[Tensor]:
+    return [tensor for tensor in (text.embeds, text.mask, text.pooled) if tensor is not None]
 
 
 def _stacked(rows: Sequence[NDArray[np.generic]]) -> Shaped[Tensor, "batch frame row column"]:

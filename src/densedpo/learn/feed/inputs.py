@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,16 +12,14 @@ from safetensors import SafetensorError, safe_open
 
 from densedpo.core.errors import BadInput
 from densedpo.core.layout import LatentLayout, Segments, latent_field, segment_of_latent
-from densedpo.core.records import Clip, Pair, Preference, from_row, read_jsonl
-from densedpo.core.seeds import derive_seed, generator
+from densedpo.core.records import Clip, Pair, Preference, read_jsonl
 from densedpo.generate.first_frames import FrameFile
-from densedpo.judge.probe.verdict import ProbeVerdict
+from densedpo.learn.feed.trust import num_header_rows, require_trusted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from densedpo.adapters.base import Geometry
-    from densedpo.learn.config import LearnConfig
 
 _log = logging.getLogger("densedpo")
 
@@ -103,19 +100,6 @@ class RealClip:
     frame: FrameFile
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PairSplits:
-    """The pairs of a run: `train` holds what is sampled, `validation` what is only measured.
-
-    `left_out` is the part of the training pairs that a run with a fold judges instead of learning from it.
-    """
-
-    train: tuple[LabelledPair, ...]
-    validation: tuple[LabelledPair, ...]
-    num_too_tied: int
-    left_out: tuple[LabelledPair, ...] = ()
-
-
 def read_pairs(
     folder: Path,
     preferences: Path,
@@ -171,87 +155,6 @@ def read_pairs(
     return tuple(joined)
 
 
-def num_header_rows(preferences: Path) -> int:
-    """1 if the file begins with a `{"header": ...}` row, else 0."""
-    try:
-        with preferences.open(encoding="utf-8") as file:
-            first = json.loads(file.readline())
-    except FileNotFoundError:
-        raise BadInput(f"{preferences}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        return 0
-    return int(isinstance(first, dict) and set(first) == {"header"})
-
-
-def require_trusted(preferences: Path, *, allow_failed_judge: bool) -> None:
-    """Refuses labels of a judge that failed its probe, as the header says; what was not probed is not refused.
-
-    Raises:
-        BadInput: names the judge, why it failed and the way out; or the header's probes cannot be read.
-    """
-    if not num_header_rows(preferences):
-        return
-    with preferences.open(encoding="utf-8") as file:
-        header = json.loads(file.readline())["header"]
-    probes = header.get("probes", []) if isinstance(header, dict) else []
-    for row in probes:
-        verdict = from_row(ProbeVerdict, row, f"{preferences}:1: probes")
-        require_passed(verdict, where=str(preferences), setting="allow_failed_judge", allowed=allow_failed_judge)
-
-
-def require_passed(verdict: ProbeVerdict, *, where: str, setting: str, allowed: bool) -> None:
-    """Refuses a judge that failed its probe; where a setting allows it, says so.
-
-    Raises:
-        BadInput: names the judge, why it failed and the setting.
-    """
-    if verdict.passed:
-        return
-    said = f"{where}: {verdict.annotator!r} failed its probe ({'; '.join(verdict.reasons)})"
-    if not allowed:
-        raise BadInput(f"{said}; use another judge, or pass --set {setting}=true")
-    _log.warning("%s; learning from it all the same, as %s says", said, setting)
-
-
-def split_pairs(pairs: tuple[LabelledPair, ...], config: LearnConfig) -> PairSplits:
-    """The pairs to train on, with shuffled labels where asked, and the validation pairs to measure on.
-
-    Held-out pairs take part in neither. With a fold, its part of the training pairs is left out, tied pairs included.
-
-    Raises:
-        BadInput: the pairs' own noise is asked for and they have none, nothing is left to train on, a fold has no pair,
-            or evaluations are asked for and there is no validation pair.
-    """
-    if config.noise == "own" and any("" in pair.noise_keys for pair in pairs):
-        raise BadInput(
-            "noise = 'own': a real clip was made from no noise of its own; use noise = 'fresh' with these pairs"
-        )
-    usable = [pair for pair in pairs if is_usable(pair, config)]
-    apart = _sources_left_out(pairs, config)
-    train = tuple(pair for pair in usable if pair.split == "train" and pair.source not in apart)
-    left_out = tuple(pair for pair in pairs if pair.split == "train" and pair.source in apart)
-    validation = tuple(pair for pair in usable if pair.split == "validation")[: config.eval_pairs]
-    num_too_tied = len(pairs) - len(usable)
-    if not train:
-        raise BadInput(
-            f"no pair to train on: of {len(pairs)} pairs, {num_too_tied} have fewer labelled frames than "
-            f"min_non_tie_share = {config.min_non_tie_share:g} asks for, and none of the rest is in the train split"
-        )
-    if config.eval_every and not validation:
-        raise BadInput("no labelled pair is in the validation split; generate and judge some, or set eval_every = 0")
-    if num_too_tied:
-        _log.warning("%d of %d pairs are too tied to be sampled", num_too_tied, len(pairs))
-    if config.shuffle_labels:
-        train = shuffled_labels(train, config.seed)
-    return PairSplits(train=train, validation=validation, num_too_tied=num_too_tied, left_out=left_out)
-
-
-def shuffled_labels(pairs: tuple[LabelledPair, ...], seed: int) -> tuple[LabelledPair, ...]:
-    """The same pairs with each other's labels, whole rows at a time: what a run learns from them is not preference."""
-    order = generator(seed, "shuffle labels").permutation(len(pairs))
-    return tuple(replace(pair, labels=pairs[source].labels) for pair, source in zip(pairs, order, strict=True))
-
-
 def read_clips(clips: Path, vae_fingerprint: str) -> tuple[RealClip, ...]:
     """The real clips of the train split, in the order of clips.jsonl.
 
@@ -277,18 +180,6 @@ def _sources(clips: Path | None) -> dict[str, str]:
     if clips is None or not (clips / "clips.jsonl").exists():
         return {}
     return {clip.id: clip.source for clip in read_jsonl(clips / "clips.jsonl", Clip)}
-
-
-def _sources_left_out(pairs: tuple[LabelledPair, ...], config: LearnConfig) -> frozenset[str]:
-    """The sources of the configured fold: the same cut for every fold of the same pairs, whatever else is set."""
-    if config.fold is None:
-        return frozenset()
-    index, num_folds = config.fold
-    found = {pair.source for pair in pairs if pair.split == "train"}
-    if len(found) < num_folds:
-        raise BadInput(f"fold = {list(config.fold)}: {len(found)} sources of training pairs are too few for its parts")
-    sources = sorted(found, key=lambda name: derive_seed("fold", name))
-    return frozenset(sources[index::num_folds])
 
 
 def _without_frames(labels: Labels) -> frozenset[int]:
@@ -368,16 +259,3 @@ def _labelled(
         latent_shape=geometry.latent_shape,
         has_real_winner=pair.corruption is not None,
     )
-
-
-def is_usable(pair: LabelledPair, config: LearnConfig) -> bool:
-    """Whether a pair's labels say enough for the configured objective to be learned from."""
-    if config.objective == "dpo":
-        return pair.labels.sign != 0
-    if config.objective == "dpo_levels" and config.level_weights[0] > 0 and pair.labels.sign != 0:
-        return True
-    # ties have no accuracy: a run that learns from them is measured on the same pairs as one that does not
-    takes_ties = config.objective == "dense_dpo_ties" and pair.split == "train"
-    share = pair.labels.judged_share if takes_ties else pair.labels.non_tie_share
-    # all ties carry no loss even where the share asked for is 0
-    return share >= max(config.min_non_tie_share, 1e-9)

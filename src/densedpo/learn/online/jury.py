@@ -14,7 +14,7 @@ from densedpo.core.files import read_object, write_atomic
 from densedpo.judge.pairset import PairSet
 from densedpo.judge.probe.verdict import read_verdicts, verdict_on
 from densedpo.judge.store import LabelStore
-from densedpo.learn.feed.inputs import require_passed
+from densedpo.learn.feed.trust import require_passed
 from densedpo.learn.online.judging import JudgingAhead, Patience, judge_all, waiting_for
 from densedpo.learn.online.rewards import build_judge, rewards_of
 
@@ -88,7 +88,7 @@ class Sitting:
         Raises:
             Interrupted, BadInput: see `judging.judge_all`.
         """
-        self._ahead.finish()
+        self._ahead.finish(poll)
         pairs = PairSet.read(self._folder)
         patience = Patience(minutes=self._jury.minutes, poll=poll)
         for judge in self._judges:

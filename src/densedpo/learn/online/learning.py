@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from densedpo.learn.feed.batch import Draws, Source
-from densedpo.learn.feed.inputs import is_usable, read_pairs
+from densedpo.learn.feed.inputs import read_pairs
 from densedpo.learn.feed.order import TimeDensity, Visit
+from densedpo.learn.feed.splits import is_usable
 from densedpo.learn.loop import Workbench, train
 from densedpo.learn.online.round import CHOSEN, policy_of, round_project
 from densedpo.learn.reference import require_reference

@@ -56,8 +56,8 @@ def model_card(project: Project, run: Path, *, usage: str) -> str:
 
 
 def _base(model: str) -> str:
-    """The model's name without the folders of the machine that it lay on."""
-    return model if model.count("/") == 1 and not model.startswith("/") else Path(model).name
+    """`owner/name` as it is, a folder's name without the folders of the machine that it lay in."""
+    return Path(model).name if Path(model).exists() or model.count("/") != 1 else model
 
 
 def _data(row: Rows) -> str:

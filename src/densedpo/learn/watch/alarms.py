@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from densedpo.core.files import write_atomic
 from densedpo.learn.course import RUN_FILE
+from densedpo.learn.watch.track import step_of
 
 if TYPE_CHECKING:
     from densedpo.learn.watch.track import Row
@@ -65,9 +66,14 @@ def _runaway(train: Sequence[Row], validation: Sequence[Row]) -> Iterator[Alarm]
         yield _alarm(
             "runaway",
             newest,
-            f"step {_step(newest)}: the policy runs away from the reference (loss {loss}, {before} at the start; its "
-            f"predictions have moved by {drift} in the mean square); lower learning_rate, or stop earlier",
+            f"step {step_of(newest)}: the policy runs away from the reference (loss {_told(loss)}, {_told(before)} at "
+            f"the start; its predictions have moved by {_told(drift)} in the mean square); lower learning_rate, or "
+            "stop earlier",
         )
+
+
+def _told(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else "unknown"
 
 
 def raise_alarms(folder: Path, alarms: Sequence[Alarm]) -> None:
@@ -87,14 +93,17 @@ def _too_easy(validation: Sequence[Row]) -> Iterator[Alarm]:
     accuracy = validation[-1].get("frame_accuracy")
     if not isinstance(accuracy, float) or accuracy < TOO_EASY:
         return
-    message = f"validation accuracy is {accuracy:.3f}: the pairs may differ by a shortcut, not by quality"
+    message = (
+        f"step {step_of(validation[-1])}: validation accuracy is {accuracy:.3f}: the pairs may differ by a shortcut, "
+        "not by quality; look at some of them before you trust this run"
+    )
     if validation[-1].get("real_winner_share"):
-        early = ", early" if _step(validation[-1]) <= _EARLY_STEPS else ""
+        early = ", early" if step_of(validation[-1]) <= _EARLY_STEPS else ""
         message = (
-            f"step {_step(validation[-1])}: validation accuracy is {accuracy:.3f}{early}: these pairs are a real clip "
-            "and its corrupted copy, and what the corruption leaves behind tells them apart without a look at quality; "
-            "use weaker or partly regenerated copies or guided pairs, set winner_anchor and loser_safeguard, or stop "
-            "here"
+            f"step {step_of(validation[-1])}: validation accuracy is {accuracy:.3f}{early}: these pairs are a real "
+            "clip and its corrupted copy, and what the corruption leaves behind tells them apart without a look at "
+            "quality; use weaker or partly regenerated copies or guided pairs, set winner_anchor and loser_safeguard, "
+            "or stop here"
         )
     yield _alarm("too_easy", validation[-1], message)
 
@@ -106,11 +115,11 @@ def _shortcut(train: Sequence[Row], validation: Sequence[Row]) -> Iterator[Alarm
     if len(recent) < _WINDOW or not isinstance(accuracy, float) or not isinstance(error, float):
         return
     fitted = sum(recent) / len(recent)
-    if fitted > _FITTED and accuracy - 2 * error <= 0.5 and _step(validation[-1]) <= _EARLY_STEPS:
+    if fitted > _FITTED and accuracy - 2 * error <= 0.5 and step_of(validation[-1]) <= _EARLY_STEPS:
         yield _alarm(
             "shortcut",
             validation[-1],
-            f"step {_step(validation[-1])}: accuracy is {fitted:.3f} on training pairs and {accuracy:.3f} +- "
+            f"step {step_of(validation[-1])}: accuracy is {fitted:.3f} on training pairs and {accuracy:.3f} +- "
             f"{error:.3f} on validation pairs: the run learns the pairs by heart, or a shortcut",
         )
 
@@ -128,8 +137,8 @@ def _unlearning(train: Sequence[Row], validation: Sequence[Row]) -> Iterator[Ala
         yield _alarm(
             "unlearning",
             validation[-1],
-            f"step {_step(validation[-1])}: the winner's error rises with the margin (win_gap {gaps[-1]:.2g}): the run "
-            "unlearns what both clips share; try loser_safeguard, fewer steps or a larger beta",
+            f"step {step_of(validation[-1])}: the winner's error rises with the margin (win_gap {gaps[-1]:.2g}): the "
+            "run unlearns what both clips share; try loser_safeguard, fewer steps or a larger beta",
         )
 
 
@@ -143,16 +152,10 @@ def _by_loser(train: Sequence[Row], validation: Sequence[Row]) -> Iterator[Alarm
         yield _alarm(
             "loser_dominant",
             validation[-1],
-            f"step {_step(validation[-1])}: {100 * shares[-1]:.0f} % of what is ranked right is so only because the "
+            f"step {step_of(validation[-1])}: {100 * shares[-1]:.0f} % of what is ranked right is so only because the "
             "loser got worse, and no winner better; try winner_anchor or loser_safeguard, or fewer steps",
         )
 
 
 def _alarm(name: str, row: Row, message: str) -> Alarm:
-    return Alarm(name=name, step=_step(row), message=message)
-
-
-def _step(row: Row) -> int:
-    step = row["step"]
-    assert isinstance(step, int)
-    return step
+    return Alarm(name=name, step=step_of(row), message=message)

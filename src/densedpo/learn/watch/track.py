@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
@@ -89,7 +89,7 @@ class MetricsLog:
 
         self._path = folder / METRICS_FILE
         evaluated = -1 if evaluated_step is None else evaluated_step
-        _keep_rows(self._path, after_step=after_step, evaluated_step=evaluated)
+        keep_rows(self._path, lambda row: step_of(row) <= (evaluated if row["split"] == "validation" else after_step))
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=after_step + 1)
 
     def write(self, row: Row) -> None:
@@ -165,17 +165,15 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _keep_rows(path: Path, *, after_step: int, evaluated_step: int) -> None:
-    """Drops the rows after a step; of evaluations on validation pairs, those after the last that is known of."""
-    if not path.exists():
-        return
+def keep_rows(path: Path, is_kept: Callable[[Row], bool]) -> None:
+    """Drops the other rows of a file, and one without its line end, which was cut in mid-write."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        write_atomic(path, "".join(line for line in lines if line.endswith("\n") and is_kept(json.loads(line))))
 
-    def is_kept(line: str) -> bool:
-        # a row without its line end was cut in mid-write
-        if not line.endswith("\n"):
-            return False
-        row = json.loads(line)
-        return bool(row["step"] <= (evaluated_step if row["split"] == "validation" else after_step))
 
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    write_atomic(path, "".join(line for line in lines if is_kept(line)))
+def step_of(row: Row) -> int:
+    """The step after which a row was written."""
+    step = row["step"]
+    assert isinstance(step, int)
+    return step
