@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -158,6 +159,13 @@ def test_d2_dpo_by_hand():
     assert output.metrics.margin.item() == pytest.approx(8 * math.log(2))
     mirrored = d2_dpo(tokens_by_hand(), torch.tensor([-1]), beta=8.0)
     assert mirrored.loss.item() == pytest.approx(math.log1p(2**8))
+
+
+def test_a_token_that_is_not_valid_counts_in_no_mean_by_hand():
+    """The second token of the pair above is given: D(a) = 2 log 2, D(b) = 2 log(1/2), N = 1, so u = 8/2 * 4 log 2."""
+    tokens = replace(tokens_by_hand(), valid=torch.tensor([True, False]).reshape(1, 2, 1, 1))
+    output = d2_dpo(tokens, torch.tensor([1]), beta=8.0)
+    assert output.metrics.margin.item() == pytest.approx(16 * math.log(2))
 
 
 def test_d2_dpo_is_the_papers_difference_of_path_measures():

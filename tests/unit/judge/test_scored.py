@@ -128,6 +128,18 @@ def test_scores_that_changed_and_changed_back_or_were_taken_back_are_what_counts
     assert sum(row.annotator == "ben" for row in rows) == 6
 
 
+def test_clips_that_nobody_scored_both_of_do_not_meet(tmp_path: Path, new_judgement: NEW) -> None:
+    """Ann scored p0's clips 8, 5, and ben p1's 5, 1: best and worst of one person are ben's, four apart."""
+    for choose, expected in (("all", [("p0/a", "p0/b"), ("p1/a", "p1/b")]), ("best_worst", [("p1/a", "p1/b")])):
+        found = Project(root=tmp_path / choose)
+        add_pairs(found)
+        score(found, new_judgement, "ann", {"p0": SCORES["p0"]})
+        score(found, new_judgement, "ben", {"p1": (5.0, 1.0)})
+        _, pairs, rows = scored(found, choose=choose)
+        assert [(pair.noise_key_a, pair.noise_key_b) for pair in pairs] == expected
+        assert {row.pair_id for row in rows} == set(pairs.by_id)
+
+
 def test_a_margin_that_went_there_and_back_counts_as_it_stands(project: Path, new_judgement: NEW) -> None:
     found = Project(root=project)
     add_pairs(found)

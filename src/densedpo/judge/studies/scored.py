@@ -73,7 +73,7 @@ def pair_scored(
 ) -> ScoredPairs:
     """Writes pairs/<name> of the scored clips of another set, and its answers into the store.
 
-    Clips meet where they have the prompt, the real clip and the first frame in common.
+    Clips meet where they have the prompt, the real clip and the first frame in common, and somebody scored both.
 
     Raises:
         BadInput: the set is missing, corrupted pairs or the new one itself, nobody scored its clips, no two of them
@@ -154,18 +154,27 @@ def _chosen(
     groups: Sequence[Sequence[Half]], scores: Scores, config: ScoredConfig
 ) -> tuple[list[tuple[Half, Half]], int]:
     """The clips that meet, and how many groups have no best and worst."""
+    compared = [couples for group in groups if (couples := _compared(group, scores))]
     if config.choose == "all":
-        return [couple for group in groups for couple in combinations(group, 2)], 0
+        return [couple for couples in compared for couple in couples], 0
     chosen, num_alike = [], 0
-    for group in groups:
-        mean = {half: fmean(each[half] for each in scores.values() if half in each) for half in group}
-        best, worst = max(group, key=mean.__getitem__), min(group, key=mean.__getitem__)
-        if better(mean[best], mean[worst], config.margin) == "tie":
+    for couples in compared:
+        a, b = max(couples, key=lambda couple: abs(_mean(couple[0], scores) - _mean(couple[1], scores)))
+        if better(_mean(a, scores), _mean(b, scores), config.margin) == "tie":
             num_alike += 1
-            continue
-        a, b = sorted((best, worst), key=list(group).index)
-        chosen.append((a, b))
+        else:
+            chosen.append((a, b))
     return chosen, num_alike
+
+
+def _compared(group: Sequence[Half], scores: Scores) -> list[tuple[Half, Half]]:
+    """Each clip of a group with each, where somebody scored both: the scores of two people do not compare clips."""
+    return [(a, b) for a, b in combinations(group, 2) if any(a in each and b in each for each in scores.values())]
+
+
+def _mean(half: Half, scores: Scores) -> float:
+    """Over the people who scored it."""
+    return fmean(each[half] for each in scores.values() if half in each)
 
 
 def _news(

@@ -20,7 +20,8 @@ class PairTokens:
     """The log probability that each model gives to the clean token of each place, for pairs of masked clips.
 
     `t` is the share of tokens that the noise masks, in (0, 1]; `masked_a` and `masked_b` say which are. What a model
-    says of a token that is not masked takes part in nothing and may be anything.
+    says of a token that is not masked takes part in nothing and may be anything. `valid` is false in frames that are
+    given and in padding, which count in no mean; None: all are valid.
 
     Raises:
         ValueError: the shapes differ, or t is not in (0, 1].
@@ -33,6 +34,7 @@ class PairTokens:
     masked_a: Masked
     masked_b: Masked
     t: Float[Tensor, " pair"]
+    valid: Masked | None = None
 
     def __post_init__(self) -> None:
         shapes = {
@@ -67,7 +69,7 @@ def token_errors(tokens: PairTokens) -> PairErrors:
         policy_b=error(tokens.policy_b, tokens.masked_b),
         reference_a=error(tokens.reference_a, tokens.masked_a),
         reference_b=error(tokens.reference_b, tokens.masked_b),
-        valid=torch.ones_like(tokens.masked_a),
+        valid=torch.ones_like(tokens.masked_a) if tokens.valid is None else tokens.valid,
     )
 
 
@@ -75,7 +77,7 @@ def d2_dpo(tokens: PairTokens, sign: Int[Tensor, " pair"], *, beta: float) -> Lo
     """The clip loss of D2-DPO for masking noise.
 
         D(x_t | x) = sum over masked tokens of (1/t) log(p_policy(x | x_t) / p_reference(x | x_t))
-        u = beta/(2 N) * sign * (D(a_t | a) - D(b_t | b)),   N tokens in a clip
+        u = beta/(2 N) * sign * (D(a_t | a) - D(b_t | b)),   N valid tokens in a clip
         loss = -log sigmoid(u);   weight = 1, or 0 for a tie (and no loss)
 
     The paper's loss is -log sigmoid(beta' D(winner) - beta' D(loser)), with D the difference of the two models' path
