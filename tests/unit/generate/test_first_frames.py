@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from command_line import densedpo, settings
 from densedpo.adapters import load
-from densedpo.adapters.images.sdxl import check_image_model, image_model_fingerprint
+from densedpo.adapters.images.sdxl import ImageModel, check_image_model, image_model_fingerprint
 from densedpo.core.errors import BadInput
 from densedpo.core.media import read_pair_mp4
 from densedpo.core.provenance import sha256_file
@@ -20,7 +20,9 @@ from densedpo.core.records import Pair, read_jsonl
 from densedpo.core.seeds import seeded_init
 from densedpo.core.workspace import Project, init_project
 from densedpo.generate.colours import match_first_frame
+from densedpo.generate.config import IndependentConfig
 from densedpo.generate.first_frames import DrawnFrame, FrameFile, png_of
+from densedpo.generate.plan import plan_independent
 from toy import TEXT_WIDTH, add_toy_clips, build_tokenizer
 from toy_families import ANIMATEDIFF
 
@@ -133,6 +135,25 @@ def test_a_dry_run_says_how_long_the_frames_take_and_draws_none(made: tuple[Path
     run("generate", "first-frames", "dry", *where, *chosen)
     again = densedpo("generate", "first-frames", "dry", *where, *chosen, "--dry-run")
     assert again.out == "0 frames to draw (2 are there): about 0 s\n"
+
+
+def test_a_frame_is_drawn_larger_and_averaged_and_a_prompts_frames_take_turns(made: tuple[Path, Path, Project]) -> None:
+    root, model, project = made
+    frames = draw(root, model, project, "turns", "--set", "frames_per_prompt=2")
+    folder = project.pairs("turns")
+    image = ImageModel(root / "sdxl", None, device="cpu", dtype="float32").draw(
+        frames[0].caption, noise_key=(frames[0].noise_key,), height=64, width=64, num_steps=2, guidance_scale=5.0
+    )
+    assert image.shape == (64, 64, 3)
+    means = image.reshape(32, 2, 32, 2, 3).mean((1, 3))
+    assert np.abs(FrameFile(video=folder / frames[0].image).read() - means).max() <= 0.5
+
+    config = IndependentConfig(num_pairs=6, splits=("train",), first_frames="turns")
+    planned = plan_independent(project, "p", model=model, config=config).pairs
+    numbers = {frame.content: frame.number for frame in frames}
+    prompts = {frame.content: frame.prompt_id for frame in frames}
+    assert [numbers[each.first.content] for each in planned] == [0, 0, 1, 1, 0, 0]
+    assert all(prompts[each.first.content] == each.pair.prompt_id for each in planned)
 
 
 def test_another_unet_draws_another_picture(made: tuple[Path, Path, Project]) -> None:
