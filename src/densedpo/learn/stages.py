@@ -14,6 +14,7 @@ from pydantic import model_validator
 
 from densedpo.adapters.trained import trained_file
 from densedpo.core.config import Config
+from densedpo.core.errors import BadInput
 from densedpo.core.workspace import require_fresh
 from densedpo.learn.config import LearnConfig
 from densedpo.learn.run import learn_offline, read_inputs
@@ -72,10 +73,9 @@ def learn_stages(stages: Stages) -> Path:
         The folder of the last run that it came to.
 
     Raises:
-        BadInput, Interrupted: see `learn_offline`; pairs that are named and missing are refused before anything runs.
+        BadInput, Interrupted: see `learn_offline`; what the second stage lacks is refused before the first one runs.
     """
-    if stages.pairs is not None:
-        require_fresh(stages.project.pairs(stages.pairs), stages.project, allow_stale=stages.allow_stale)
+    _refuse_early(stages)
     for run in _runs(stages, start_from=stages.first):
         folder = learn_offline(
             stages.project,
@@ -94,7 +94,7 @@ def stage_inputs(stages: Stages) -> tuple[RunInputs, ...]:
 
     Before the first stage is finished the second is read as if it started from the base model, which costs the same.
     """
-    is_done = trained_file(stages.project.run(stages.first)).is_file()
+    _require_both(stages)
     return tuple(
         read_inputs(
             stages.project,
@@ -105,8 +105,32 @@ def stage_inputs(stages: Stages) -> tuple[RunInputs, ...]:
             config=run.config,
             allow_stale=stages.allow_stale,
         )
-        for run in _runs(stages, start_from=stages.first if is_done else None)
+        for run in _runs(stages, start_from=stages.first if _is_done(stages) else None)
     )
+
+
+def _is_done(stages: Stages) -> bool:
+    return trained_file(stages.project.run(stages.first)).is_file()
+
+
+def _require_both(stages: Stages) -> None:
+    if (stages.pairs is None) != (stages.preferences is None):
+        raise BadInput("the second stage takes --pairs and --preferences, the first alone neither: name both or none")
+
+
+def _refuse_early(stages: Stages) -> None:
+    """Refuses a second stage that would be refused after the first has run, perhaps for days."""
+    _require_both(stages)
+    if stages.pairs is None or stages.preferences is None:
+        return
+    for artefact in (stages.project.pairs(stages.pairs), stages.project.preferences(stages.preferences)):
+        require_fresh(artefact, stages.project, allow_stale=stages.allow_stale)
+    if not _is_done(stages):
+        raise BadInput(
+            f"runs/{stages.first} is not finished, so pairs/{stages.pairs} cannot be its own: run the same command "
+            "without --pairs and --preferences first, then make pairs with "
+            f"`densedpo generate independent PAIRS --set start_from={stages.first}`"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

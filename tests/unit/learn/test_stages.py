@@ -207,6 +207,25 @@ def test_pairs_can_be_left_out_by_sft_without_evaluations_only(made: tuple[Path,
             learn_offline(project, "x", pairs=None, preferences=None, model=folder, config=config)
 
 
+@pytest.mark.parametrize(
+    ("name", "more", "message"),
+    [
+        ("h", ("--pairs", "p"), "name both or none"),
+        ("h", ("--pairs", "p", "--preferences", "gone"), "gone.jsonl"),
+        ("new", ("--pairs", "p", "--preferences", "q"), "runs/new-1 is not finished, so pairs/p cannot be its own"),
+    ],
+)
+def test_a_second_stage_that_cannot_run_is_refused_before_the_first(
+    made: tuple[Path, Project], name: str, more: tuple[str, ...], message: str
+) -> None:
+    folder, project = made
+    before = read_only(project.root)
+    given = ("--model", folder, "--project", project.root, "--config", project.root.parent / "stages.toml")
+    done = densedpo("learn", "stages", name, *given, *more)
+    assert (done.code, message in done.err) == (2, True), done.err
+    assert read_only(project.root) == before
+
+
 def test_the_recipe_has_the_released_values_and_runs_dry_on_toy_weights(made: tuple[Path, Project]) -> None:
     folder, project = made
     with as_file(files("densedpo.recipes") / "huvidpo.toml") as path:
