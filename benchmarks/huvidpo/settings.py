@@ -130,27 +130,24 @@ def pairs_name(choose: str) -> str:
 
 def plan_text(study: Study) -> str:
     """What the study makes in all, done or not, and about how long it takes on 2 cores."""
-    first, scored, runs = study.stages.first, study.scored, study.runs()
+    first, scored, runs, measured = study.stages.first, study.scored, study.runs(), study.measure
+    num_visits_first = 2 * first.window_pairs * first.num_steps
     num_scored = scored.num_prompts * scored.clips_per_prompt
     per_prompt = {"all": scored.clips_per_prompt * (scored.clips_per_prompt - 1) // 2, "best_worst": 1}
     num_regrouped = scored.num_prompts * sum(per_prompt[choose] for choose in study.chosen())
     configs = [study.config_of(study.arms[run.arm], seed=run.seed) for run in runs]
     num_visits = sum(config.num_steps * config.window_pairs for config in configs)
-    num_measured = (2 + len(runs)) * study.measure.num_prompts
-    parts = {
+    num_measured = (2 + len(runs)) * measured.num_prompts * measured.seeds_per_prompt
+    making, scoring = SAMPLED_PAIR_S * num_scored / 2, SCORED_CLIP_S * num_scored
+    measuring = CLIP_S * num_measured + DECODED_CLIP_S * measured.num_prompts
+    seconds = {
         f"{study.data.world.num_clips} clips of the world": WORLD_CLIP_S * study.data.world.num_clips,
-        f"stage 1, {first.num_steps} steps of {2 * first.window_pairs} clips": REAL_CLIP_VISIT_S
-        * 2
-        * first.window_pairs
-        * first.num_steps,
-        f"{num_scored} clips of {scored.num_prompts} frames, made and scored": SAMPLED_PAIR_S * num_scored / 2
-        + SCORED_CLIP_S * num_scored,
+        f"stage 1, {first.num_steps} steps of {2 * first.window_pairs} clips": REAL_CLIP_VISIT_S * num_visits_first,
+        f"{num_scored} clips of {scored.num_prompts} frames, made and scored": making + scoring,
         f"at most {num_regrouped} pairs of them": REGROUPED_PAIR_S * num_regrouped,
         f"stage 2, {len(runs)} runs": RUN_S * len(runs) + PAIR_VISIT_S * num_visits,
-        f"{num_measured} clips of held-out prompts to measure, and {study.measure.num_prompts} decoded ones": CLIP_S
-        * num_measured
-        + DECODED_CLIP_S * study.measure.num_prompts,
+        f"{num_measured} clips to measure, and {measured.num_prompts} decoded ones": measuring,
     }
-    lines = [f"{what}: about {duration_text(seconds)}" for what, seconds in parts.items()]
-    total = duration_text(sum(parts.values()))
+    lines = [f"{what}: about {duration_text(each)}" for what, each in seconds.items()]
+    total = duration_text(sum(seconds.values()))
     return "\n".join([*lines, f"in all about {total} on 2 cores, less what is there already"])
