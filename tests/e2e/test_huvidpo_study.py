@@ -123,7 +123,7 @@ def test_the_files_of_settings_hold_and_their_plans_add_up(modules: dict[str, Mo
     ("setting", "message"),
     [
         ('contrasts=[["all", "none"]]', "'none' is compared"),
-        ("data.world.num_held_out=5", "at least measure.num_prompts"),
+        ("data.world.num_held_out=3", "at least measure.num_prompts"),
         ('scored.clips.start_from="x"', "set by the study itself"),
         ("person.shares=[0.2, 0.2, 0.4, 0.6]", "shares ascend"),
         ("arms.all.learn.bata=1", "bata"),
