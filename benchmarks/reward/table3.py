@@ -21,6 +21,7 @@ from densedpo.core.workspace import Project, find_project
 from densedpo.judge.credentials import labels_at
 from densedpo.judge.pairset import PairSet
 from densedpo.judge.probe.answers import Answers, accuracies, read_answers
+from densedpo.judge.probe.run import estimate_text
 from densedpo.judge.reward.judge import RewardConfig, RewardJudge
 from densedpo.judge.run import judge_pairs
 from densedpo.judge.store import LabelStore
@@ -56,15 +57,6 @@ def table(
     return rows
 
 
-def text(estimate: Estimate | None) -> str:
-    """An estimate as the table prints it."""
-    if estimate is None:
-        return "not known"
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.3f} (n = {estimate.n}, no interval)"
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}], n = {estimate.n} prompts"
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Judges the pairs both ways and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -84,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     rows = table(project, pairs, by, truth=given.truth, seconds=seconds)
     for name, estimate in rows.items():
-        print(f"{name:<40} {text(estimate)}")
+        print(f"{name:<40} {estimate_text(estimate)}, n = {0 if estimate is None else estimate.n} prompts")
     if given.out is not None:
         kept = {
             name: None if each is None else {"value": each.value, "low": each.low, "high": each.high, "n": each.n}

@@ -71,5 +71,6 @@ def _line(name: str, meaning: str, value: str) -> str:
 
 
 def _value(estimate: Estimate) -> str:
-    between = "" if estimate.low is None or estimate.high is None else f" [{estimate.low:.3f}, {estimate.high:.3f}]"
-    return f"{estimate.value:.3f}{between} n={estimate.n}"
+    from densedpo.judge.probe.run import estimate_text
+
+    return f"{estimate_text(estimate)} n={estimate.n}"

@@ -151,11 +151,12 @@ def failures(checks: tuple[BiasCheck, ...]) -> tuple[str, ...]:
     for check in checks:
         if check.alarm and check.name in DECIDING:
             asked = f"{check.against:g}{' and an interval above 0.5' if check.name == ACCURACY else ''}"
-            found.append(f"{check.name}: {check.meaning} is {_found(check.estimate)}, against {asked}")
+            found.append(f"{check.name}: {check.meaning} is {estimate_text(check.estimate)}, against {asked}")
     return tuple(found)
 
 
-def _found(estimate: Estimate | None) -> str:
+def estimate_text(estimate: Estimate | None) -> str:
+    """A value with its interval to three places, or that there is none."""
     if estimate is None:
         return "not known"
     if estimate.low is None or estimate.high is None:
