@@ -18,7 +18,6 @@ from densedpo.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from densedpo.core.records import Pair
     from densedpo.generate.estimate import Estimate
     from densedpo.generate.plan import PairPlan, PlannedPair
 
@@ -200,12 +199,15 @@ def _make_or_estimate(
     num_made, name = make(), plan.folder.name
     typer.echo(
         f"{num_made} pairs made, {len(plan.pairs)} in pairs/{name}; "
-        f"next: densedpo judge {_judge_of(plan.pairs[0].pair)} {name}"
+        f"next: densedpo judge {_judge_of(plan.pairs[0])} {name}"
     )
 
 
-def _judge_of(pair: Pair) -> str:
+def _judge_of(planned: PlannedPair) -> str:
     """The judge that needs nothing more than such pairs; people where there is none."""
+    pair = planned.pair
+    if planned.first is not None and planned.first.content:
+        return "serve"  # a frame that was drawn shows no scene that is known
     if pair.corruption is not None:
         return "real"
     if pair.scene is not None:

@@ -84,6 +84,22 @@ def test_a_given_first_frame_is_seen_clean_at_every_level_and_stays(copy: Path) 
     torch.testing.assert_close(other[1], found[1], atol=1e-5, rtol=0)
 
 
+def test_with_motion_modules_that_end_in_zero_it_is_its_image_model_frame_by_frame(folder: Path) -> None:
+    """How an image model is inflated for stage 1 of HuViDPO: a frame of a clip is what it is by itself."""
+    model = load(folder)
+    x, t, text = noise((1, *model.geometry.latent_shape), "x"), torch.tensor([0.7]), model.encode_text([CAPTION])
+    before = predicted(model, x, t, text)
+    parameters = model.denoiser.named_parameters()
+    ends = [each for name, each in parameters if ".motion_modules." in name and ".proj_out." in name]
+    assert ends
+    for parameter in ends:
+        parameter.zero_()
+    found = predicted(model, x, t, text)
+    alone = torch.cat([predicted(model, x[:, :, i : i + 1], t, text) for i in range(x.shape[2])], dim=2)
+    torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-5)
+    assert (before - found).abs().max() > 1e-3
+
+
 def test_a_text_to_video_model_takes_no_first_frame(folder: Path) -> None:
     with pytest.raises(BadInput, match="takes no first frame"):
         load(folder).encode_first(np.zeros((1, 32, 32, 3), dtype=np.uint8))
