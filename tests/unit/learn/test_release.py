@@ -127,6 +127,24 @@ def test_the_card_says_what_it_was_made_from_and_what_was_measured(trained: Proj
     assert str(toy_model_dir.parent) not in card
 
 
+def test_the_card_says_how_pairs_were_judged_while_the_labels_are_those_of_the_run(trained: Project):
+    run, path = Path(shutil.copytree(trained.run("good"), trained.run("judged"))), trained.preferences("judged")
+    header = {
+        "pairs": "toy", "annotators": ["anna", "oracle"], "only_annotators": None, "segment_seconds": 1.0,
+        "num_pairs": 18, "num_unjudged_pairs": 0, "num_segments": 36, "num_judgements": 54, "tie_share": 0.25,
+        "both_signs_share": 0.1, "a_share": 0.5, "labels_sha256": "0" * 64,
+    }  # fmt: skip
+    path.write_text(json.dumps({"header": header}) + "\n", encoding="utf-8")
+    row = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    row["identity"]["inputs"] = {"preferences/judged.jsonl": sha256_file(path)}
+    (run / "run.json").write_text(json.dumps(row), encoding="utf-8")
+    card = (release(trained, "judged", "peft") / "README.md").read_text(encoding="utf-8")
+    assert "- labels: 54 judgements by 2 judges or people, 25 % of the segments tied\n" in card
+    assert "anna" not in card
+    path.write_text(json.dumps({"header": header | {"num_judgements": 55}}) + "\n", encoding="utf-8")
+    assert "labels:" not in (release(trained, "judged", "peft") / "README.md").read_text(encoding="utf-8")
+
+
 def test_a_run_on_real_clips_is_said_to_have_learned_from_them(trained: Project, toy_model_dir: Path):
     config = LearnConfig.model_validate({"objective": "sft", "num_steps": 1, "batch_pairs": 1, "eval_every": 0})
     learn_offline(trained, "clips", pairs=None, preferences=None, model=toy_model_dir, config=config)

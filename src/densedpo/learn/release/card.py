@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from densedpo.adapters.trained import started_from, trained_file, trained_hash
+from densedpo.core.workspace import content_hash
+from densedpo.judge.preferences import read_header
 from densedpo.learn.course import RUN_FILE
+from densedpo.learn.feed.trust import num_header_rows
 from densedpo.learn.watch.track import METRICS_FILE, read_metrics
 
 if TYPE_CHECKING:
@@ -17,6 +20,12 @@ if TYPE_CHECKING:
 
     Rows = dict[str, JsonValue]
 
+_MEANT = (
+    "frame_accuracy: share of labelled latent frames that the model ranks as labelled. margin: how surely, u of the "
+    "loss. win_gap, lose_gap: error on the winner and on the loser, less the base model's; below 0 is more likely. "
+    "loser_dominant: of what is ranked right, the share whose winner is no better than under the base model. drift: "
+    "mean square by which predictions have moved."
+)
 _SHOWN = ("loss", "frame_accuracy", "margin", "win_gap", "lose_gap", "loser_dominant", "drift")
 
 
@@ -45,7 +54,7 @@ def model_card(project: Project, run: Path, *, usage: str) -> str:
         f"# {row['name']}",
         f"{what}, trained with densedpo by `{objective}`.",
         f"## Use\n{usage}",
-        _data(row),
+        _data(row, project),
         _validation(run),
         _reports(project, run),
         f"## Settings\n```toml\n{(run / 'config.toml').read_text(encoding='utf-8').strip()}\n```",
@@ -60,7 +69,7 @@ def _base(model: str) -> str:
     return Path(model).name if Path(model).exists() or model.count("/") != 1 else model
 
 
-def _data(row: Rows) -> str:
+def _data(row: Rows, project: Project) -> str:
     identity, validation = row["identity"], row["validation_pairs"]
     assert isinstance(identity, dict)
     assert isinstance(validation, list)
@@ -72,9 +81,27 @@ def _data(row: Rows) -> str:
             "## Data",
             f"{_trained_on(row)} and {len(validation)} validation pairs, from",
             *lines,
+            *_labels(inputs, project),
             f"- base model (sha256 {str(identity['model'])[:12]})",
         ]
     )
+
+
+def _labels(inputs: Rows, project: Project) -> list[str]:
+    """How many judged the pairs and how, from a header of preferences that are still those of the run; no names."""
+    said = []
+    for name, digest in inputs.items():
+        path = project.root / name
+        if not name.startswith("preferences/") or not path.is_file() or content_hash(path, project) != digest:
+            continue
+        if num_header_rows(path):
+            header = read_header(path)
+            failed = sum(not verdict.passed for verdict in header.probes)
+            probed = f"; {len(header.probes)} were probed, of which {failed} failed" if header.probes else ""
+            tied = "" if header.tie_share is None else f", {100 * header.tie_share:.0f} % of the segments tied"
+            by = f"{header.num_judgements} judgements by {len(header.annotators)} judges or people"
+            said.append(f"- labels: {by}{tied}{probed}")
+    return said
 
 
 def _trained_on(row: Rows) -> str:
@@ -99,7 +126,7 @@ def _validation(run: Path) -> str:
     alarms = json.loads((run / RUN_FILE).read_text(encoding="utf-8")).get("alarms", [])
     warnings = [f"- {alarm['message']}" for alarm in alarms]
     said = "\n\nWarnings of the run:\n" + "\n".join(warnings) if warnings else "\n\nThe run raised no warning."
-    return "## Validation pairs\n" + "\n".join([head, *lines]) + said
+    return "## Validation pairs\n" + "\n".join([head, *lines]) + f"\n\n{_MEANT}" + said
 
 
 def _reports(project: Project, run: Path) -> str:
