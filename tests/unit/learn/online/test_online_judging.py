@@ -48,12 +48,12 @@ def rollouts(done: Project) -> PairSet:
     return PairSet.read(done.run("small") / "rounds/0000/pairs/rollouts")
 
 
-def test_a_judge_that_hangs_holds_up_no_signal(rollouts: PairSet, tmp_path: Path):
+def test_a_signal_is_seen_while_a_judge_is_waited_for(rollouts: PairSet, tmp_path: Path):
     judge = Hangs()
 
     def told() -> None:
         assert judge.asked.wait(30)
-        judge.let_go.set()  # so that leaving need not wait; it has not answered when the signal is seen
+        judge.let_go.set()  # the question that is under way is waited for; it had no answer when the signal was seen
         raise Interrupted("stopped by SIGTERM")
 
     with (
