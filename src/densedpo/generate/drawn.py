@@ -65,7 +65,8 @@ def plan_first_frames(project: Project, name: str, *, model: str | Path, config:
         raise BadInput(f"{model} is text-to-video and continues no first frame; name the model that will by --model")
     if not config.image_model:
         raise BadInput("name the text-to-image model's folder by --set image_model=FOLDER")
-    folder, unet = Path(config.image_model), Path(config.image_unet) if config.image_unet else None
+    folder = Path(config.image_model).expanduser()  # a shell leaves the ~ after a = as it is
+    unet = Path(config.image_unet).expanduser() if config.image_unet else None
     check_image_model(folder, unet)
     geometry, fingerprint = catalogue.geometry(model), image_model_fingerprint(folder, unet)
     settings: dict[str, JsonValue] = {

@@ -21,7 +21,7 @@ from densedpo.core.seeds import seeded_init
 from densedpo.core.workspace import Project, init_project
 from densedpo.generate.colours import match_first_frame
 from densedpo.generate.config import IndependentConfig
-from densedpo.generate.first_frames import DrawnFrame, FrameFile, png_of
+from densedpo.generate.first_frames import DrawnFrame, FrameFile, png_of, read_first_frames
 from densedpo.generate.plan import plan_independent
 from toy import TEXT_WIDTH, add_toy_clips, build_tokenizer
 from toy_families import ANIMATEDIFF
@@ -183,6 +183,8 @@ def test_what_is_no_whole_directory_of_safetensors_is_refused(made: tuple[Path, 
         check_image_model(root / "sdxl", pickled)
     done = densedpo("generate", "first-frames", "n", "--model", model, "--project", project.root)
     assert (done.code, "image_model=FOLDER" in done.err) == (2, True)
+    with pytest.raises(BadInput, match="holds no first frames; draw some by `densedpo generate first-frames clips`"):
+        read_first_frames(project.clips, load(model).geometry)
     for_nobody = densedpo("generate", "first-frames", "n", "--project", project.root)
     assert (for_nobody.code, "tiny is text-to-video and continues no first frame" in for_nobody.err) == (2, True)
     text_to_video = densedpo(

@@ -40,7 +40,7 @@ def check_image_model(folder: Path, unet: Path | None = None) -> None:
         raise BadInput(f"{folder} has no model_index.json: image_model is a diffusers directory of Stable Diffusion XL")
     found = directory.read_json(folder / "model_index.json").get("_class_name")
     if found != "StableDiffusionXLPipeline":
-        raise BadInput(f"{folder} is a {found}; first frames are drawn by a StableDiffusionXLPipeline")
+        raise BadInput(f"{folder} is the directory of {found}; first frames are drawn by a StableDiffusionXLPipeline")
     directory.check_components(folder, CLASSES)
     weighty = [folder / name for name in CLASSES if not name.startswith(directory.WITHOUT_WEIGHTS)]
     for each in weighty if unet is None else [*weighty, unet]:
