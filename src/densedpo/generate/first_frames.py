@@ -95,7 +95,7 @@ def read_first_frames(folder: Path, geometry: Geometry) -> dict[str, tuple[Frame
         BadInput: there is none, a picture has changed, or they have another size than the model's.
     """
     if not (folder / FRAMES_FILE).is_file():
-        raise BadInput(f"{folder} holds no first frames; draw some by `densedpo generate first-frames {folder.name}`")
+        raise BadInput(f"{folder} holds no first frames; name a set of `densedpo generate first-frames`")
     found: dict[str, list[FrameFile]] = {}
     rows = read_jsonl(folder / FRAMES_FILE, DrawnFrame)
     for frame in sorted(rows, key=lambda each: each.number):

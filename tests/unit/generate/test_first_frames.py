@@ -183,7 +183,7 @@ def test_what_is_no_whole_directory_of_safetensors_is_refused(made: tuple[Path, 
         check_image_model(root / "sdxl", pickled)
     done = densedpo("generate", "first-frames", "n", "--model", model, "--project", project.root)
     assert (done.code, "image_model=FOLDER" in done.err) == (2, True)
-    with pytest.raises(BadInput, match="holds no first frames; draw some by `densedpo generate first-frames clips`"):
+    with pytest.raises(BadInput, match="holds no first frames; name a set of `densedpo generate first-frames`"):
         read_first_frames(project.clips, load(model).geometry)
     for_nobody = densedpo("generate", "first-frames", "n", "--project", project.root)
     assert (for_nobody.code, "tiny is text-to-video and continues no first frame" in for_nobody.err) == (2, True)
