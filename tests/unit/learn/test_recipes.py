@@ -43,3 +43,19 @@ def test_flow_dpo_has_the_released_beta():
     with as_file(files("densedpo.recipes") / "flow_dpo.toml") as path:
         config = load_config(LearnConfig, path, [])
     assert (config.objective, config.beta, config.t_mean, config.t_std) == ("dpo", 100.0, 0.0, 1.0)
+
+
+def test_local_dpo_has_the_released_values():
+    """Of the code for Wan 2.1: two logistics and a tenth of the winner's error in each, beta 5000, LoRA 64 and 128."""
+    config = load_config(LearnConfig, Path("local_dpo.toml"), [])
+    assert (config.objective, config.level_weights, config.winner_anchor) == ("dpo_levels", (1.0, 0.0, 1.0), 0.1)
+    assert (config.beta, config.learning_rate, config.warmup_steps, config.accumulation) == (5000.0, 5e-6, 10, 4)
+    assert (config.lora_rank, config.lora_alpha) == (64, 128.0)
+
+
+@pytest.mark.parametrize("name", ["df_dpo.toml", "local_dpo.toml"])
+def test_pairs_that_are_soon_told_apart_are_anchored_and_stop_the_run(name: str):
+    config = load_config(LearnConfig, Path(name), [])
+    assert config.winner_anchor > 0
+    assert config.stop_on_alarm
+    assert config.eval_every > 0
