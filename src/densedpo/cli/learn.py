@@ -49,7 +49,7 @@ def offline(
         found, name, pairs=pairs, preferences=preferences, model=model, config=settings, allow_stale=allow_stale
     )
     left = trained_file(folder).name
-    typer.echo(f"{found.relative(folder)}/{left}; next: densedpo measure run {name} --run {name}")
+    typer.echo(f"{found.relative(folder)}/{left}; {_next(name, run=name, model=model)}")
 
 
 @app.command()
@@ -99,7 +99,7 @@ def online(
         typer.echo(str(estimate_online(inputs)))
         return
     folder = learn_online(found, name, model=model, config=settings, allow_stale=allow_stale)
-    typer.echo(f"{found.relative(folder)}/adapter.safetensors; next: densedpo measure run {name} --run {name}")
+    typer.echo(f"{found.relative(folder)}/adapter.safetensors; {_next(name, run=name, model=model)}")
 
 
 @app.command()
@@ -138,10 +138,15 @@ def stages(
         return
     folder = learn_stages(asked)
     if folder.name == asked.second:
-        typer.echo(f"{asked.project.relative(folder)}; next: densedpo measure run {name} --run {folder.name}")
+        typer.echo(f"{asked.project.relative(folder)}; {_next(name, run=folder.name, model=model)}")
     else:
         typer.echo(
             f"{asked.project.relative(folder)}; next: make pairs by `densedpo generate independent PAIRS --set "
             f"start_from={folder.name}`, judge and export them, and give them to the same command by --pairs and "
             "--preferences"
         )
+
+
+def _next(report: str, *, run: str, model: str) -> str:
+    """What to do with a finished run."""
+    return f"next: densedpo measure run {report} --run {run}{'' if model == 'tiny' else f' --model {model}'}"

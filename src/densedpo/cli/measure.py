@@ -141,9 +141,10 @@ def _run_table(report: RunReport) -> str:
     from densedpo.measure.score import METRICS
 
     lines = [f"reports/{report.name}"]
+    width = max(len(metric.label) for metric in METRICS) + 2
     for metric in METRICS:
         estimate = report.estimates[metric.key]
-        label = f"  {metric.label:<22}"
+        label = f"  {metric.label:<{width}}"
         if estimate is None:
             lines.append(f"{label}not computed")
             continue

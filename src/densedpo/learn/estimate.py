@@ -6,7 +6,7 @@ import math
 import resource
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -32,6 +32,7 @@ _FORWARD_SHARE: Final = 1 / 3
 class RunEstimate:
     """What a run will take, the fill of the reference cache and the evaluations among it."""
 
+    num_clips: int
     num_train_pairs: int
     num_validation_pairs: int
     num_parameters: int
@@ -42,8 +43,11 @@ class RunEstimate:
 
     def __str__(self) -> str:
         """The estimate in one line."""
+        data = [f"{self.num_clips} real clips"] if self.num_clips else []
+        if self.num_train_pairs or self.num_validation_pairs:
+            data += [f"{self.num_train_pairs} training and {self.num_validation_pairs} validation pairs"]
         return (
-            f"{self.num_train_pairs} training and {self.num_validation_pairs} validation pairs, "
+            f"{', '.join(data)}, "
             f"{self.num_parameters:,} parameters: about {duration_text(self.time_s)} ({self.step_s:.2f} s a step), "
             f"{self.disk_bytes / 1e6:.1f} MB of disk, {self.memory_bytes / 1e6:.0f} MB of memory at the peak"
         )
@@ -52,20 +56,23 @@ class RunEstimate:
 def estimate_run(inputs: RunInputs) -> RunEstimate:
     """Times two steps on the run's device, the first to warm up; writes nothing.
 
-    The steps are the run's own with a live reference, so fresh draws are timed exactly and cached ones from above.
+    The steps are the run's own with a live reference, so fresh draws are timed exactly and cached ones from above. Of a
+    step of many forwards one is timed.
     """
     config = inputs.config
+    timed = replace(inputs, config=config.model_copy(update={"accumulation": 1}))
     model, parameters = load_model(inputs)
     if config.compile_blocks:
         compile_blocks(model.denoiser)
-    task, optimizer = tried(inputs, model), build_optimizer(parameters, config)
+    task, optimizer = tried(timed, model), build_optimizer(parameters, config)
     step_s = math.inf
     for step in (1, 2):
         started = time.perf_counter()
-        take_step(task, optimizer, config, step=step, update=step - 1, poll=lambda: None)
-        step_s = min(step_s, time.perf_counter() - started)
+        take_step(task, optimizer, timed.config, step=step, update=step - 1, poll=lambda: None)
+        step_s = min(step_s, config.accumulation * (time.perf_counter() - started))
     num_parameters = sum(parameter.numel() for parameter in parameters.values())
     return RunEstimate(
+        num_clips=len(inputs.clips),
         num_train_pairs=len(inputs.splits.train),
         num_validation_pairs=len(inputs.splits.validation),
         num_parameters=num_parameters,

@@ -288,9 +288,9 @@ class Builder:
         return self._preference_task(train, self._train_draws, cache)
 
     def evaluation(self) -> Evaluation | None:
-        """The measure on validation pairs; None where there are none."""
+        """The measure on validation pairs; None where there are none, or none is asked for."""
         pairs = self._splits.validation
-        if not pairs:
+        if not pairs or not self._config.eval_every:
             return None
         cache: CachedReference | None
         cache, logit = self._cache(pairs, self._eval_draws, self._config.eval_draws, in_forward=1)
