@@ -44,7 +44,8 @@ def test_the_verb_trains_and_says_what_comes_next(prompted: Project, toy_model_d
     words = [word for setting in settings for word in ("--set", setting)]
     done = densedpo("learn", "online", "first", "--model", toy_model_dir, "--project", prompted.root, *words)
     assert done.code == 0, done.err
-    assert done.out == "runs/first/adapter.safetensors; next: densedpo measure run first --run first\n"
+    said = f"next: densedpo measure run first --run first --model {toy_model_dir}"
+    assert done.out == f"runs/first/adapter.safetensors; {said}\n"
 
 
 def test_a_judge_that_is_not_known_is_one_line(prompted: Project, toy_model_dir: Path):
