@@ -1,4 +1,7 @@
-"""Two small pictures of a study: every arm's differences with their intervals, and motion against quality."""
+"""Two small pictures of a study: every arm's differences with their intervals, and motion against quality.
+
+Small gray marks are the training seeds, one by one.
+"""
 
 from __future__ import annotations
 
@@ -54,6 +57,8 @@ def _interval(axes: Axes, cell: Row, place: float, *, color: str) -> None:
     if cell["low"] is not None:
         axes.plot([cell["low"], cell["high"]], [place, place], color=color, linewidth=1.4)
     axes.plot([cell["value"]], [place], marker="o", markersize=3.5, color=color)
+    seeds = list(cell["by_seed"].values())
+    axes.plot(seeds, [place + 0.25] * len(seeds), linestyle="", marker="|", markersize=4, color=_GRAY)
 
 
 def _plane(axes: Axes, arms: dict[str, dict[str, Row | None]]) -> None:
@@ -69,6 +74,9 @@ def _plane(axes: Axes, arms: dict[str, dict[str, Row | None]]) -> None:
             axes.plot([motion["low"], motion["high"]], [y, y], color=_BLUE, linewidth=0.8)
             axes.plot([x, x], [quality["low"], quality["high"]], color=_BLUE, linewidth=0.8)
         axes.plot([x], [y], marker="o", markersize=3.5, color=_BLUE)
+        seeds = sorted(motion["by_seed"].keys() & quality["by_seed"].keys())
+        at = [[row["by_seed"][seed] for seed in seeds] for row in (motion, quality)]
+        axes.plot(*at, linestyle="", marker="x", markersize=3, color=_GRAY)
         axes.annotate(arm, (x, y), xytext=(4, 4), textcoords="offset points")
     axes.set_xlabel("object motion less the base's, px/frame")
     axes.set_ylabel("visual quality less the base's")
