@@ -17,7 +17,7 @@ from turns import turn
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Where several processes run the tests (pytest-xdist), one marked `alone` waits until no other runs."""
-    cache = item.config.cache
+    cache = getattr(item.config, "cache", None)  # none with -p no:cacheprovider
     if cache is None or "PYTEST_XDIST_WORKER" not in os.environ:
         return (yield)
     with turn(cache.mkdir("turns"), alone=item.get_closest_marker("alone") is not None):

@@ -15,22 +15,18 @@ machinery in a few minutes, under --out.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import sys
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from command import at_once, open_project, run_command
 from plan import plan
 from study import Reduction, load_study, reduced
 
-from densedpo.core.errors import BadInput, Interrupted
-from densedpo.core.workspace import PROJECT_FILE, find_project, init_project
+from densedpo.core.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from study import Run, Study
 
@@ -80,36 +76,10 @@ def train_and_measure(project: Project, study: Study, run: Run) -> None:
     measure_run(project, study, run)
 
 
-@contextmanager
-def at_once(processes: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that share the cores evenly; the first failure, or Ctrl-C, ends what has not begun."""
-    import torch
-
-    threads = max(1, torch.get_num_threads() // processes)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_few_threads, initargs=(threads,)) as pool:
-        try:
-            yield pool
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _few_threads(count: int) -> None:
-    import torch
-
-    torch.set_num_threads(count)
-
-
 def results_folder(study_file: Path, by: Reduction, *, out: Path) -> Path:
     """Where results go: those of the machinery only never stand beside real ones."""
     name = "-".join(part for part in (study_file.stem, by.label) if part)
     return (out / "results" if by.quick else RESULTS) / name
-
-
-def open_project(out: Path) -> Project:
-    """The project of a study: a new one, or the one that an earlier run left."""
-    return find_project(out) if (out / PROJECT_FILE).is_file() else init_project(out)
 
 
 def parse() -> argparse.Namespace:
@@ -163,9 +133,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (BadInput, Interrupted) as error:
-        sys.exit(f"run.py: {error}")
-    except KeyboardInterrupt:
-        sys.exit("run.py: stopped; the same command goes on")
+    run_command(main)

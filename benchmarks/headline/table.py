@@ -213,10 +213,10 @@ def _differences(report: Row) -> list[str]:
         lines += ["|---" * (len(shown) + 2) + "|"]
         for name in ("base", "ceiling"):
             if name in report["levels"]:
-                cells = [_level(report["levels"][name].get(metric)) for metric in shown]
+                cells = [cell(report["levels"][name].get(metric)) for metric in shown]
                 lines += [f"| {_LEVELS[name]} | | " + " | ".join(cells) + " |"]
         for arm, row in report["against_base"].items():
-            cells = [_difference(row.get(metric)) for metric in shown]
+            cells = [cell(row.get(metric), sign="+") for metric in shown]
             lines += [f"| {arm} | {_num_seeds(row)} | " + " | ".join(cells) + " |"]
         lines += [""]
     return lines
@@ -236,7 +236,7 @@ def _contrasts(report: Row) -> list[str]:
     lines = ["## Between arms", "", "| | " + " | ".join(name.replace("_", " ") for name in shown) + " |"]
     lines += ["|---" * (len(shown) + 1) + "|"]
     for row in report["contrasts"]:
-        cells = [_difference(row["metrics"].get(metric)) for metric in shown]
+        cells = [cell(row["metrics"].get(metric), sign="+") for metric in shown]
         lines += [f"| {row['arm']} less {row['over']} | " + " | ".join(cells) + " |"]
     return [*lines, ""]
 
@@ -258,26 +258,23 @@ def _bias(report: Row) -> list[str]:
         return []
     lines = ["## Do labels follow motion?", "", "| | labels | pairs | | alarm |", "|---|---|---|---|---|"]
     for row in report["motion_bias"]:
-        value = _level(row["estimate"]) if row["estimate"] is not None else row["reason"]
+        value = cell(row["estimate"]) if row["estimate"] is not None else row["reason"]
         alarm = "yes" if row["alarm"] else "no"
         lines += [f"| {row['name']}: {row['meaning']} | {row['of']} | {row['pairs']} | {value} | {alarm} |"]
     return [*lines, ""]
 
 
-def _level(row: Row | None) -> str:
+def cell(row: Row | None, *, sign: str = "") -> str:
+    """A number with its interval, starred where it goes one way.
+
+    Args:
+        sign: "+" for a difference.
+    """
     if row is None:
         return "not computed"
-    return f"{row['value']:.4f}{_interval(row, '.4f')}"
-
-
-def _difference(row: Row | None) -> str:
-    if row is None:
-        return "not computed"
-    return f"{row['value']:+.4f}{_interval(row, '+.4f')}{' *' if row['goes'] != 'not shown' else ''}"
-
-
-def _interval(row: Row, form: str) -> str:
-    return "" if row["low"] is None else f" ({row['low']:{form}} to {row['high']:{form}})"
+    form = f"{sign}.4f"
+    interval = "" if row["low"] is None else f" ({row['low']:{form}} to {row['high']:{form}})"
+    return f"{row['value']:{form}}{interval}{' *' if row.get('goes', 'not shown') != 'not shown' else ''}"
 
 
 def main() -> None:

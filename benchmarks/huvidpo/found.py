@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from continuity import FAR, JOIN, MEANINGS, NEAR, continuity
+from of_headline import by_prompt, cell, difference_of, difference_row, estimate_row
 from settings import STAGE
 from steps import BASE, CEILING, UNTRAINED, header_of, model_of, scores_given, training_of
 
@@ -19,13 +18,9 @@ from densedpo.measure.records import read_measured
 from densedpo.measure.score import METRICS
 from densedpo.metrics.statistics import beside_every_seed, cluster_mean
 
-# the intervals of the paper's table, by the same functions
-sys.path.append(str(Path(__file__).resolve().parents[1] / "headline"))
-from claims import difference_of
-from table import by_prompt, difference_row, estimate_row
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from pydantic import JsonValue
     from settings import Run, Study
@@ -156,12 +151,4 @@ def table(report: Row) -> str:
 
 
 def _line(name: str, row: Row, shown: Sequence[str], *, sign: str) -> str:
-    return f"| {name} | " + " | ".join(_cell(row.get(key), sign) for key in shown) + " |"
-
-
-def _cell(row: Row | None, sign: str) -> str:
-    if row is None:
-        return "not computed"
-    form = f"{sign}.4f"
-    interval = "" if row["low"] is None else f" ({row['low']:{form}} to {row['high']:{form}})"
-    return f"{row['value']:{form}}{interval}{' *' if row.get('goes', 'not shown') != 'not shown' else ''}"
+    return f"| {name} | " + " | ".join(cell(row.get(key), sign=sign) for key in shown) + " |"

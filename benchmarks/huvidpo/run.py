@@ -11,24 +11,24 @@ results.json, study.toml and table.md in benchmarks/huvidpo/results, with anothe
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from of_headline import at_once, open_project, run_command
 from settings import Study, plan_text
 
 from densedpo.core.config import load_config
-from densedpo.core.errors import BadInput, Interrupted
-from densedpo.core.workspace import PROJECT_FILE, Project, find_project, init_project
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from settings import Run
+
+    from densedpo.core.workspace import Project
 
 HERE = Path(__file__).resolve().parent
 STUDY = HERE / "huvidpo.toml"
@@ -45,35 +45,21 @@ def run_study(project: Project, study: Study, *, processes: int, after_round: Ca
     import steps
 
     steps.prepare(project, study)
-    at_once([partial(steps.measure_level, project, study, name) for name in steps.LEVELS], processes=processes)
+    all_done([partial(steps.measure_level, project, study, name) for name in steps.LEVELS], processes=processes)
     for _, round_ in groupby(study.runs(), key=lambda run: run.seed):
-        at_once([partial(steps.train_and_measure, project, study, run) for run in round_], processes=processes)
+        all_done([partial(steps.train_and_measure, project, study, run) for run in round_], processes=processes)
         after_round([run for run in study.runs() if steps.is_measured(project, run)])
 
 
-def at_once(tasks: Sequence[Callable[[], None]], *, processes: int) -> None:
-    """Does all tasks, in processes that share the cores; the first failure, or Ctrl-C, ends what has not begun."""
+def all_done(tasks: Sequence[Callable[[], None]], *, processes: int) -> None:
+    """Does all tasks, so many at once; one at a time in this very process."""
     if processes == 1:
         for task in tasks:
             task()
         return
-    import torch
-
-    threads = max(1, torch.get_num_threads() // processes)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_few_threads, initargs=(threads,)) as pool:
-        try:
-            for future in [pool.submit(task) for task in tasks]:
-                future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _few_threads(count: int) -> None:
-    import torch
-
-    torch.set_num_threads(count)
+    with at_once(processes) as pool:
+        for future in [pool.submit(task) for task in tasks]:
+            future.result()
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -105,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from found import collect, table, write
 
     out = options.out
-    project = find_project(out) if (out / PROJECT_FILE).is_file() else init_project(out)
+    project = open_project(out)
     folder = HERE / "results" if file == STUDY else out / "results"
 
     def after_round(measured: Sequence[Run]) -> None:
@@ -118,9 +104,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (BadInput, Interrupted) as error:
-        sys.exit(f"run.py: {error}")
-    except KeyboardInterrupt:
-        sys.exit("run.py: stopped; the same command goes on")
+    run_command(main)

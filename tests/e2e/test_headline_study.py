@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headline_modules import headline_modules
+from study_modules import study_modules
 
 STUDY = """
 model = "{model}"
@@ -59,9 +59,9 @@ def test_a_study_runs_to_its_results_and_makes_nothing_twice(tmp_path: Path, toy
     file = tmp_path / "study.toml"
     file.write_text(STUDY.format(model=toy_model_dir_64))
     reports: list[dict] = []
-    with headline_modules() as modules:
+    with study_modules("headline") as modules:
         study, by = modules["study"].load_study(file), modules["study"].Reduction()
-        project = modules["run"].open_project(tmp_path / "project")
+        project = modules["command"].open_project(tmp_path / "project")
         collect, write = modules["results"].collect_results, modules["results"].write_results
 
         def after_round(finished, annotators):

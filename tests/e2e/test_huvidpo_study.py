@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -21,12 +19,9 @@ from densedpo.core.workspace import Project
 from densedpo.generate.first_frames import FrameFile
 from densedpo.world.render import render
 from densedpo.world.scene import draw_scene
+from study_modules import BENCHMARKS, study_modules
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "huvidpo"
-NAMES = ("settings", "person", "continuity", "steps", "found", "run")
-# found.py takes the intervals of the paper's table from there
-OF_HEADLINE = ("bias", "claims", "figures", "making", "plan", "results", "study", "table")
-
+FOLDER = BENCHMARKS / "huvidpo"
 # the oracle finds all clips of a random model alike: that half of the scores are off is what makes pairs here
 STUDY = """
 model = "{model}"
@@ -68,15 +63,8 @@ learn = {{ shuffle_labels = true }}
 
 @pytest.fixture
 def modules() -> Iterator[dict[str, ModuleType]]:
-    """The modules of benchmarks/huvidpo, which stand beside the package and not in it."""
-    before = list(sys.path)
-    sys.path.insert(0, str(FOLDER))
-    try:
-        yield {name: importlib.import_module(name) for name in NAMES}
-    finally:
-        sys.path[:] = before
-        for name in (*NAMES, *OF_HEADLINE):
-            sys.modules.pop(name, None)
+    with study_modules("huvidpo") as found:
+        yield found
 
 
 @pytest.mark.slow

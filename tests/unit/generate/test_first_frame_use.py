@@ -13,17 +13,21 @@ from safetensors.torch import load_file, save_file
 
 from command_line import densedpo, settings
 from densedpo.adapters import VideoModel, load
+from densedpo.adapters.base import FirstFrame
 from densedpo.core.errors import BadInput
 from densedpo.core.media import read_mp4, write_mp4
 from densedpo.core.records import Clip, Pair, Preference, read_jsonl, write_jsonl
 from densedpo.core.workspace import Project, init_project
+from densedpo.generate.first_frames import FrameFile, encode_first_frames
 from densedpo.learn.audit.margins import segment_margins
 from densedpo.learn.config import LearnConfig
 from densedpo.learn.errors import clip_errors, frame_errors, residuals
+from densedpo.learn.feed import batch as feed
 from densedpo.learn.feed.batch import ClipBatch, Draws, Source
 from densedpo.learn.feed.inputs import read_clips, read_pairs
 from densedpo.learn.feed.order import TimeDensity, Visit
 from densedpo.learn.watch.evaluate import FrameReward
+from learn_bench import FRESH
 from toy import add_lora, add_toy_clips, toy_frames, toy_scene
 from toy_families import IMAGE_FAMILIES
 
@@ -174,6 +178,28 @@ def test_a_real_clip_continues_its_own_frame(labelled: tuple[Path, Project, Vide
     frames = np.stack([read_mp4(clips[index].frame.video, pixel_scale=2)[0][0] for index in (1, 0)])
     assert batch.text.first is not None
     torch.testing.assert_close(batch.text.first.held, model.encode_first(frames).held)
+
+
+def test_first_frames_of_real_clips_are_kept_while_there_is_room_and_encoded_anew_beyond(
+    labelled: tuple[Path, Project, VideoModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, project, model = labelled
+    clips = read_clips(project.clips, model.vae_fingerprint)
+    encoded: list[Path] = []
+
+    def counted(model: VideoModel, frames: list[FrameFile]) -> FirstFrame:
+        encoded.extend(frame.video for frame in frames)
+        return encode_first_frames(model, frames)
+
+    monkeypatch.setattr(feed, "encode_first_frames", counted)
+    visits = [Visit(index=0, draw=0)]
+    helds = []
+    for room, times in ((2**30, 1), (0, 2)):
+        source = Source(model, kept_captions_bytes=room)
+        encoded.clear()
+        helds += [source.clips(clips, visits, FRESH).text.first.held for _ in range(2)]
+        assert encoded == [clips[0].frame.video] * times
+    assert all(torch.equal(held, helds[0]) for held in helds)
 
 
 def test_a_given_frame_has_no_error_and_its_noise_reaches_no_other(labelled: tuple[Path, Project, VideoModel]) -> None:

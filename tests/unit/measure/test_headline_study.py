@@ -13,18 +13,18 @@ from densedpo.core.errors import BadInput
 from densedpo.measure.records import read_measured
 from densedpo.measure.run import measure
 from densedpo.metrics.statistics import Estimate, TwoWayDifference
-from headline_modules import FOLDER, STUDIES, headline_modules
 from measure_example import make_project, plan_for, rendered
+from study_modules import HEADLINE, HEADLINE_STUDIES, study_modules
 
 
 @pytest.fixture(scope="module")
 def headline():
     """Modules of benchmarks/headline by name."""
-    with headline_modules() as modules:
+    with study_modules("headline") as modules:
         yield modules
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", HEADLINE_STUDIES, ids=lambda path: path.stem)
 def test_every_study_parses_and_plans(headline, path: Path):
     study = headline["study"].load_study(path)
     plan = headline["plan"].plan(study)
@@ -41,18 +41,18 @@ def test_every_study_parses_and_plans(headline, path: Path):
 
 def test_the_main_study_in_counts(headline):
     """5 arms of 5 seeds; 1120 pairs of each kind; base and 25 runs with 512 + 32 * 4 clips; 60 steps of 16 pairs."""
-    plan = headline["plan"].plan(headline["study"].load_study(FOLDER / "headline.toml"))
+    plan = headline["plan"].plan(headline["study"].load_study(HEADLINE / "headline.toml"))
     assert (plan.num_runs, plan.num_pairs, plan.num_pair_visits) == (25, 2240, 25 * 60 * 16)
     assert (plan.num_measured_clips, plan.num_decoded_clips) == (26 * 640, 512)
 
 
-@pytest.mark.parametrize("path", STUDIES[2:], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", HEADLINE_STUDIES[2:], ids=lambda path: path.stem)
 def test_an_ablation_shares_what_it_can_with_the_main_study(headline, path: Path):
     """In one project nothing that both need is made twice: same data, pairs, labels and runs of DenseDPO.
 
     Reports are of fewer of the same prompts, and stand beside the main study's.
     """
-    main, ablation = (headline["study"].load_study(each) for each in (FOLDER / "headline.toml", path))
+    main, ablation = (headline["study"].load_study(each) for each in (HEADLINE / "headline.toml", path))
     assert (ablation.data, ablation.model) == (main.data, main.model)
     assert ablation.measure == main.measure.model_copy(update={"num_prompts": 192})
     assert headline["study"].report_name("base", ablation.measure) == "base-192x1"
@@ -74,7 +74,7 @@ def test_a_reduced_study_is_less_of_the_same_and_says_so(headline):
     """A quarter of 1120 pairs, 320 and 960 labels, 1128 training clips, 512 prompts, and the 64 of diversity."""
     names = headline["study"]
     by = names.Reduction(seeds=2, prompts=128, pairs=0.25, steps=60)
-    study = names.reduced(names.load_study(FOLDER / "headline.toml"), by)
+    study = names.reduced(names.load_study(HEADLINE / "headline.toml"), by)
     assert by.label == "seeds2-prompts128-pairs0.25-steps60"
     assert [pairs.num_pairs for pairs in study.pairs.values()] == [280, 280]
     assert [labels.num_pairs for labels in study.labels.values()] == [80, 240, 240]
@@ -95,7 +95,7 @@ def test_a_study_that_cannot_be_is_refused(headline, tmp_path: Path):
         'extends = "gone.toml"': "no such file",
         "seeds =": "not a TOML file",
     }
-    (tmp_path / "main.toml").write_text((FOLDER / "headline.toml").read_text())
+    (tmp_path / "main.toml").write_text((HEADLINE / "headline.toml").read_text())
     for text, message in bad.items():
         (tmp_path / "study.toml").write_text(text + "\n")
         with pytest.raises(BadInput, match=message):
@@ -169,7 +169,7 @@ def test_claims_that_were_changed_after_the_beginning_are_told(headline, tmp_pat
     from densedpo.core.workspace import init_project
 
     project, names = init_project(tmp_path / "project"), headline["study"]
-    study, late = names.load_study(FOLDER / "headline.toml"), headline["results"].declared_late
+    study, late = names.load_study(HEADLINE / "headline.toml"), headline["results"].declared_late
     assert not late(project, study, name="headline")
     assert not late(project, study, name="headline")
     kinder = study.model_copy(update={"matching": names.Matching(arm="vanilla_dpo", share_of_gain=0.5)})
@@ -185,7 +185,7 @@ def reported(headline, tmp_path_factory: pytest.TempPathFactory):
     for salt, (name, blur) in enumerate(blurs.items()):
         measure(plan_for(project, f"{name}-192x1"), rendered(blur=blur, waver=0.0, salt=salt))
     measure(plan_for(project, "ceiling-192x1", source="autoencoder"), rendered(blur=0.1, waver=0.0, salt=9))
-    study = headline["study"].load_study(FOLDER / "ablations" / "labels.toml")
+    study = headline["study"].load_study(HEADLINE / "ablations" / "labels.toml")
     arms = {name: study.arms[name] for name in ("dense_dpo", "half")}
     return project, study.model_copy(update={"arms": arms, "contrasts": (("half", "dense_dpo"),)})
 

@@ -21,7 +21,8 @@ from densedpo.generate.first_frames import FIRST_PREFIX, encode_first_frames, re
 from densedpo.learn.feed.order import TimeDensity, Visit, time_of
 
 _log = logging.getLogger("densedpo")
-# of each process: a set of pairs at 480p is hundreds of GB; captions lie on the device
+# of each process: a set of pairs at 480p is hundreds of GB; captions and first frames lie on the device, and each of
+# the two has the smaller room
 KEPT_LATENTS_BYTES: Final = 8 * 2**30
 KEPT_CAPTIONS_BYTES: Final = 2**30
 Key = TypeVar("Key", bound=Hashable)
@@ -151,7 +152,7 @@ class Source:
         self._embeds: Kept[str, TextCondition] = Kept(kept_captions_bytes)
         self._told: set[Path] = set()
         self._differences: dict[Path, Tensor] = {}
-        self._first: dict[str, FirstFrame] = {}
+        self._first: Kept[str, FirstFrame] = Kept(kept_captions_bytes)
 
     def pairs(self, pairs: Sequence[LabelledPair], visits: Sequence[Visit], draws: Draws) -> PairBatch:
         """The batch of some visits to `pairs`, whose latents are of one size."""
@@ -218,10 +219,12 @@ class Source:
         )
 
     def _first_of(self, clip: RealClip) -> FirstFrame:
-        """A real clip's own first frame, encoded when it is first visited."""
-        if clip.id not in self._first:
-            self._first[clip.id] = encode_first_frames(self._model, [clip.frame])
-        return self._first[clip.id]
+        """A real clip's own first frame."""
+        return self._first.of(
+            clip.id,
+            partial(encode_first_frames, self._model, [clip.frame]),
+            lambda first: list(first.tensors().values()),
+        )
 
     def _text(self, captions: Sequence[str]) -> TextCondition:
         # one at a time: an embedding must not depend on which captions it was encoded with

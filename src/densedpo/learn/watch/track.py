@@ -110,7 +110,7 @@ class MetricsLog:
         self._board.close()
 
 
-def read_metrics(folder: Path, split: Literal["train", "validation"]) -> list[Row]:
+def read_metrics(folder: Path, split: Literal["train", "validation", "guard"]) -> list[Row]:
     """The rows of one split of a run, in order."""
     lines = (folder / METRICS_FILE).read_text(encoding="utf-8").splitlines()
     rows: list[Row] = [json.loads(line) for line in lines]

@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
 from densedpo.judge.protocol import PairClips
+from study_modules import BENCHMARKS, study_modules
 
-FOLDER = Path(__file__).resolve().parents[4] / "benchmarks" / "online"
+FILE = BENCHMARKS / "online" / "online.toml"
 
 
 @pytest.fixture(scope="module")
 def modules() -> Iterator[dict[str, ModuleType]]:
-    """The files of benchmarks/online, which stand beside the package and find each other by their folder."""
-    names = ("frame_reward", "passes", "run")
-    sys.path.insert(0, str(FOLDER))
-    before = {name: sys.modules.pop(name, None) for name in names}
-    try:
-        yield {name: importlib.import_module(name) for name in names}
-    finally:
-        sys.path.remove(str(FOLDER))
-        for name, module in before.items():
-            del sys.modules[name]
-            if module is not None:
-                sys.modules[name] = module
+    with study_modules("online") as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
 def study(modules):
-    return modules["run"].read_study(FOLDER / "online.toml")
+    return modules["settings"].read_study(FILE)
 
 
 def test_every_arm_judges_as_many_clips(study, modules):
@@ -65,12 +53,13 @@ def test_an_arm_differs_from_the_online_one_in_what_it_is_named_after_alone(stud
         "offline": one_round,
         "offline_long": one_round,
         "frames": {"rewards"},
+        "oracle": {"rewards", "guard"},
         "online_dense": {"kind", "segment_seconds", "learn"},
     }
 
 
 def test_quick_has_the_same_arms_on_next_to_nothing(study, modules):
-    quick = modules["run"].read_study(FOLDER / "online.toml", quick=True)
+    quick = modules["settings"].read_study(FILE, quick=True)
     assert quick.arms.keys() == study.arms.keys()
     assert {modules["passes"].sampled_clips(arm) for arm in quick.arms.values()} == {4}
     assert quick.arms["frames"].rewards == study.arms["frames"].rewards
@@ -78,15 +67,15 @@ def test_quick_has_the_same_arms_on_next_to_nothing(study, modules):
 
 
 def test_the_estimate_of_an_arm_is_what_its_pieces_take(study, modules):
-    """Online: 640 clips, 3 looks (before, after 5, after 10 rounds) of 48, measured on 192. With a second for a pass
-    and nothing else it takes 26,880 + 2 * 11 * 144 for the looks + 2 * 11 * 192 for what is measured."""
+    """Online: 640 clips, 3 looks (before, after 5, after 10 rounds) of 24, measured on 128. With a second for a pass
+    and nothing else it takes 26,880 + 2 * 11 * 72 for the looks + 2 * 11 * 128 for what is measured."""
     passes = modules["passes"]
     online = study.arms["online"]
-    assert passes.clips_of_looks(online) == 144
+    assert passes.clips_of_looks(online) == 72
     costs = passes.Costs(pass_s=1.0, store_s=0.0, judge_s=0.0, measure_s=0.0)
-    assert passes.seconds_of_arm(online, costs, num_steps=11, measured_clips=192) == 26_880 + 22 * (144 + 192)
+    assert passes.seconds_of_arm(online, costs, num_steps=11, measured_clips=128) == 26_880 + 22 * (72 + 128)
     costs = passes.Costs(pass_s=0.0, store_s=1.0, judge_s=0.5, measure_s=0.0)
-    assert passes.seconds_of_arm(online, costs, num_steps=11, measured_clips=192) == 1.5 * (640 + 144) + 192
+    assert passes.seconds_of_arm(online, costs, num_steps=11, measured_clips=128) == 1.5 * (640 + 72) + 128
 
 
 @pytest.mark.parametrize(
@@ -97,14 +86,8 @@ def test_the_estimate_of_an_arm_is_what_its_pieces_take(study, modules):
     ],
 )  # fmt: skip
 def test_a_claim_holds_where_the_interval_lies_on_its_side_of_0(modules, goal, low, high, holds: bool):
-    claim = modules["run"].Claim(arm="online", against="offline", metric="flicker", goal=goal)
+    claim = modules["settings"].Claim(arm="online", against="offline", metric="flicker", goal=goal)
     assert claim.holds(low, high) is holds
-
-
-def test_a_prompt_counts_once_whatever_the_number_of_its_clips(modules):
-    """Of two clips with 1 and 3 the mean is 2; a clip without a value does not count; a prompt without any has none."""
-    clips = [("p0", 1.0), ("p0", 3.0), ("p1", 5.0), ("p1", None), ("p2", None)]
-    assert modules["run"].means(clips) == {"p0": 2.0, "p1": 5.0, "p2": None}
 
 
 def test_every_claim_is_about_a_contrast_and_a_metric_of_the_study(study):
@@ -117,7 +100,7 @@ def test_every_contrast_is_between_arms_of_the_study(study):
 
 
 def test_tables_are_merged_key_by_key_and_values_replaced(modules):
-    merged = modules["run"].merged({"a": 1, "t": {"x": 1, "y": 2}}, {"a": 3, "t": {"y": 4}})
+    merged = modules["settings"].merged({"a": 1, "t": {"x": 1, "y": 2}}, {"a": 3, "t": {"y": 4}})
     assert merged == {"a": 3, "t": {"x": 1, "y": 4}}
 
 

@@ -1,0 +1,54 @@
+"""What the commands of studies share: the project under --out, runs that share the cores, and how they end."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from densedpo.core.errors import BadInput, Interrupted
+from densedpo.core.workspace import PROJECT_FILE, find_project, init_project
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from densedpo.core.workspace import Project
+
+
+@contextmanager
+def at_once(processes: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that share the cores evenly; the first failure, or Ctrl-C, ends what has not begun."""
+    import torch
+
+    threads = max(1, torch.get_num_threads() // processes)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_few_threads, initargs=(threads,)) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _few_threads(count: int) -> None:
+    import torch
+
+    torch.set_num_threads(count)
+
+
+def open_project(out: Path) -> Project:
+    """The project of a study: a new one, or the one that an earlier run left."""
+    return find_project(out) if (out / PROJECT_FILE).is_file() else init_project(out)
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """A study's command: what stops it is one line."""
+    try:
+        main()
+    except (BadInput, Interrupted) as error:
+        sys.exit(f"run.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit("run.py: stopped; the same command goes on")

@@ -1,0 +1,20 @@
+"""What other studies take from the paper's table: its intervals, and what commands of studies share."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parent / "headline"))
+from claims import difference_of
+from command import at_once, open_project, run_command
+from table import by_prompt, cell, difference_row, estimate_row
+
+__all__ = [
+    "at_once",
+    "by_prompt",
+    "cell",
+    "difference_of",
+    "difference_row",
+    "estimate_row",
+    "open_project",
+    "run_command",
+]
