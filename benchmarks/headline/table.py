@@ -208,7 +208,10 @@ def _heading(report: Row) -> list[str]:
 
 def _differences(report: Row) -> list[str]:
     lines = []
-    for title, shown in (("What the annotator judges by", SEEN), ("What no label saw", UNSEEN)):
+    for title, shown in (
+        ("The oracle's scores: labels follow the mean of the first three", SEEN),
+        ("What no label saw", UNSEEN),
+    ):
         lines += [f"## {title}", "", "| | seeds | " + " | ".join(name.replace("_", " ") for name in shown) + " |"]
         lines += ["|---" * (len(shown) + 2) + "|"]
         for name in ("base", "ceiling"):
