@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from study import GuidedPairs, IndependentPairs
 
 from densedpo.core.records import to_row
+from densedpo.generate.resume import PAIRS_FILE
 from densedpo.judge.pairset import PairSet
 from densedpo.judge.probe.answers import read_answers
 from densedpo.judge.probe.motion import alignment, label_bias, measure_pairs
@@ -28,7 +29,10 @@ SEGMENT_S: Final = 1.0
 
 
 def motion_bias(project: Project, study: Study, annotators: Mapping[str, str]) -> list[BiasRow]:
-    """MB1 and MB2 of every set of labels, and MB7 of every set of guided pairs against every independent one."""
+    """MB1 and MB2 of every set of labels, and MB7 of every set of guided pairs against every independent one.
+
+    An ablation uses no independent pairs: those that the main study made in the same project serve it.
+    """
     folder = project.root / "motion"
     folder.mkdir(exist_ok=True)
     threshold = JudgeConfig().motion_threshold
@@ -42,9 +46,13 @@ def motion_bias(project: Project, study: Study, annotators: Mapping[str, str]) -
         checks = label_bias(answers, moved, pairs, threshold=threshold, seed=0, num_draws=NUM_DRAWS)
         rows += [bias_row(check, of=name, kind=study.pairs[labels.pairs].kind) for check in checks]
     sets = study.used_pairs()
-    guided = [name for name, config in sets.items() if isinstance(config, GuidedPairs)]
-    for one in guided:
-        for other in [name for name, config in sets.items() if isinstance(config, IndependentPairs)]:
+    independent = [
+        name
+        for name, config in study.pairs.items()
+        if isinstance(config, IndependentPairs) and (name in sets or (project.pairs(name) / PAIRS_FILE).is_file())
+    ]
+    for one in [name for name, config in sets.items() if isinstance(config, GuidedPairs)]:
+        for other in independent:
             both = [PairSet.read(project.pairs(name)) for name in (one, other)]
             moved, apart = (measure_pairs(each, folder, segment_seconds=SEGMENT_S) for each in both)
             check = alignment(moved, both[0], apart, both[1], seed=0, num_draws=NUM_DRAWS)
