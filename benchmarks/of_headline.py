@@ -5,16 +5,18 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent / "headline"))
 from claims import difference_of
-from command import at_once, open_project, run_command
+from command import Run, at_once, made, open_project, run_command
 from table import by_prompt, cell, difference_row, estimate_row
 
 __all__ = [
+    "Run",
     "at_once",
     "by_prompt",
     "cell",
     "difference_of",
     "difference_row",
     "estimate_row",
+    "made",
     "open_project",
     "run_command",
 ]

@@ -1,4 +1,4 @@
-"""What the commands of studies share: the project under --out, runs that share the cores, and how they end."""
+"""What studies share: runs, the project under --out, processes that share the cores, the code's stamp, how they end."""
 
 from __future__ import annotations
 
@@ -6,16 +6,33 @@ import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from densedpo.core.errors import BadInput, Interrupted
+from densedpo.core.provenance import provenance
 from densedpo.core.workspace import PROJECT_FILE, find_project, init_project
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from pydantic import JsonValue
+
     from densedpo.core.workspace import Project
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One arm with one training seed."""
+
+    arm: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its run's folder and of its report."""
+        return f"{self.arm}-{self.seed}"
 
 
 @contextmanager
@@ -42,6 +59,11 @@ def _few_threads(count: int) -> None:
 def open_project(out: Path) -> Project:
     """The project of a study: a new one, or the one that an earlier run left."""
     return find_project(out) if (out / PROJECT_FILE).is_file() else init_project(out)
+
+
+def made() -> dict[str, JsonValue]:
+    """Which code made a study's results, as results.json holds it; of the machine only what says how fast it is."""
+    return {key: value for key, value in provenance().items() if key != "platform"}
 
 
 def run_command(main: Callable[[], None]) -> None:

@@ -32,7 +32,8 @@ from densedpo.measure.run import measure
 from densedpo.measure.sample import clip_source
 
 if TYPE_CHECKING:
-    from study import Labels, Run, Study
+    from command import Run
+    from study import Labels, Study
 
     from densedpo.core.workspace import Project
     from densedpo.judge.protocol import Judge

@@ -8,19 +8,20 @@ import json
 from typing import TYPE_CHECKING
 
 from bias import motion_bias
+from command import made
 from figures import draw_figures
 from table import against_base, claims, contrasts, levels, read_scores, table, training
 
 from densedpo.adapters import catalogue
 from densedpo.core.config import dump_toml
-from densedpo.core.provenance import provenance
 from densedpo.core.workspace import write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from study import Reduction, Run, Study
+    from command import Run
+    from study import Reduction, Study
     from table import Row
 
     from densedpo.core.workspace import Project
@@ -46,13 +47,12 @@ def collect_results(
         annotators: of each set of labels.
     """
     scores = read_scores(project, study, runs)
-    made = provenance()
     return {
         "study": name,
         "reduced": {} if by.is_none else by.model_dump(mode="json", exclude_defaults=True),
         "declared_late": declared_late(project, study, name=name),
         "model": catalogue.fingerprint(study.model),
-        "made": {key: made[key] for key in ("densedpo", "python", "code", "packages", "num_cpus", "torch_threads")},
+        "made": made(),
         "config": study.model_dump(mode="json"),
         "levels": levels(project, study),
         "against_base": against_base(scores),

@@ -28,7 +28,8 @@ from densedpo.core.errors import BadInput
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from study import Run, Study
+    from command import Run
+    from study import Study
 
     from densedpo.core.workspace import Project
 

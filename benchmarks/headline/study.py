@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
+from command import Run
 from pydantic import Field, ValidationError, model_validator
 
 from densedpo.core.config import Config
@@ -181,18 +182,6 @@ class Study(Config):
         """The pairs that used labels are about."""
         used = {labels.pairs for labels in self.used_labels().values()}
         return {name: pairs for name, pairs in self.pairs.items() if name in used}
-
-
-class Run(Config):
-    """One arm with one seed."""
-
-    arm: str
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """Of its run folder."""
-        return f"{self.arm}-{self.seed}"
 
 
 def report_name(measured: str, config: MeasureConfig) -> str:

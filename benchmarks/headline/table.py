@@ -27,8 +27,9 @@ from densedpo.measure.score import METRICS
 from densedpo.metrics.statistics import Estimate, beside_every_seed, paired_difference
 
 if TYPE_CHECKING:
+    from command import Run
     from pydantic import JsonValue
-    from study import Run, Study
+    from study import Study
 
     from densedpo.core.workspace import Project
     from densedpo.metrics.statistics import TwoWayDifference

@@ -6,14 +6,13 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from continuity import FAR, JOIN, MEANINGS, NEAR, continuity
-from of_headline import by_prompt, cell, difference_of, difference_row, estimate_row
+from of_headline import by_prompt, cell, difference_of, difference_row, estimate_row, made
 from settings import STAGE
 from steps import BASE, CEILING, UNTRAINED, header_of, model_of, scores_given, training_of
 
 from densedpo.adapters import catalogue
 from densedpo.core.config import dump_toml
 from densedpo.core.files import write_atomic
-from densedpo.core.provenance import provenance
 from densedpo.measure.records import read_measured
 from densedpo.measure.score import METRICS
 from densedpo.metrics.statistics import beside_every_seed, cluster_mean
@@ -22,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from of_headline import Run
     from pydantic import JsonValue
-    from settings import Run, Study
+    from settings import Study
 
     from densedpo.core.workspace import Project
 
@@ -68,7 +68,7 @@ def collect(project: Project, study: Study, runs: Sequence[Run], *, quick: bool)
     return {
         "quick": quick,
         "model": catalogue.fingerprint(model_of(project)),
-        "made": {key: value for key, value in provenance().items() if key != "platform"},
+        "made": made(),
         "config": study.model_dump(mode="json"),
         "scores": {str(score): count for score, count in scores_given(project).items()},
         "pairs": {choose: header_of(project, choose) for choose in study.chosen()},

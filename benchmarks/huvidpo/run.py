@@ -26,7 +26,7 @@ from densedpo.core.config import load_config
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from settings import Run
+    from of_headline import Run
 
     from densedpo.core.workspace import Project
 

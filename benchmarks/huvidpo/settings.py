@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, Literal, Self
 
+from of_headline import Run
 from pydantic import Field, model_validator
 
 from densedpo.core.config import Config
@@ -108,19 +108,6 @@ class Study(Config):
     def chosen(self) -> tuple[str, ...]:
         """The ways to pair scored clips that an arm learns from."""
         return tuple(dict.fromkeys(arm.choose for arm in self.arms.values()))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Run:
-    """One arm with one seed."""
-
-    arm: str
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """Of its run's folder and of its report."""
-        return f"{self.arm}-{self.seed}"
 
 
 def pairs_name(choose: str) -> str:

@@ -44,8 +44,9 @@ from densedpo.world.scene import OFFSET_DRAWN, PHASE_DRAWN, Scene
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from of_headline import Run
     from pydantic import JsonValue
-    from settings import Run, Study
+    from settings import Study
 
     from densedpo.adapters.base import Geometry
     from densedpo.core.workspace import Project

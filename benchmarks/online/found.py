@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from of_headline import by_prompt, cell, difference_of, difference_row, estimate_row
+from of_headline import by_prompt, cell, difference_of, difference_row, estimate_row, made
 
 from densedpo.core.files import write_atomic
-from densedpo.core.provenance import provenance
 from densedpo.learn.course import RUN_FILE
 from densedpo.learn.watch.track import read_metrics
 from densedpo.measure.records import read_measured
@@ -18,8 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from of_headline import Run
     from pydantic import JsonValue
-    from settings import Run, Study
+    from settings import Study
 
     from densedpo.core.workspace import Project
 
@@ -54,7 +54,7 @@ def collect(project: Project, study: Study, runs: Sequence[Run], *, quick: bool)
     return {
         "quick": quick,
         "seeds": seeds,
-        "made": {key: value for key, value in provenance().items() if key != "platform"},
+        "made": made(),
         "base": {m: estimate_row(read_measured(project, BASE).report.estimates[m]) for m in study.metrics},
         "against_base": against,
         "contrasts": contrasts,

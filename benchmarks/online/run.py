@@ -28,7 +28,8 @@ from densedpo.core.progress import duration_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from settings import Run, Study
+    from of_headline import Run
+    from settings import Study
 
     from densedpo.core.workspace import Project
 

@@ -6,6 +6,8 @@ import tomllib
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
+from of_headline import Run
+
 from densedpo.data.config import DataConfig
 from densedpo.learn.online.config import OnlineConfig
 from densedpo.measure.config import MeasureConfig
@@ -33,19 +35,6 @@ class Claim:
     def row(self) -> dict[str, JsonValue]:
         """As it stands in results.json."""
         return asdict(self)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Run:
-    """One arm with one training seed."""
-
-    arm: str
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """Of its run's folder and of its report."""
-        return f"{self.arm}-{self.seed}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
