@@ -14,7 +14,7 @@ from densedpo.learn.feed.inputs import LabelledPair
 from densedpo.learn.feed.order import TimeDensity
 from densedpo.learn.reference import attach_lora
 from densedpo.learn.step import build_optimizer, take_step
-from densedpo.learn.tasks import PreferenceTask
+from densedpo.learn.task.preference import PreferenceTask
 
 FRESH = Draws(noise_seed=0, count="fresh", density=TimeDensity(t_min=0, t_max=1, mean=0, std=1))
 

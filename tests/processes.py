@@ -72,7 +72,7 @@ def nan_on_the_second(rank: int) -> None:
         return
     import torch
 
-    from densedpo.learn.tasks import PreferenceTask
+    from densedpo.learn.task.preference import PreferenceTask
 
     backward, calls = PreferenceTask.backward, []
 

@@ -29,9 +29,9 @@ from densedpo.core.workspace import find_project
 from densedpo.learn.config import LearnConfig
 from densedpo.learn.feed.batch import Draws, Source
 from densedpo.learn.feed.order import TimeDensity, Visit
+from densedpo.learn.models import load_model
 from densedpo.learn.run import read_inputs
-from densedpo.learn.session import load_model
-from densedpo.learn.tasks import PreferenceTask
+from densedpo.learn.task.preference import PreferenceTask
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,7 +14,8 @@ from person import Person, overall_of
 from settings import STAGE, pairs_name
 
 from densedpo.adapters import catalogue
-from densedpo.adapters.directory import SETTINGS_FILE, read_json
+from densedpo.adapters.directory import SETTINGS_FILE
+from densedpo.adapters.files import read_json
 from densedpo.core.errors import BadInput
 from densedpo.core.files import write_atomic, writing
 from densedpo.core.provenance import sha256_json

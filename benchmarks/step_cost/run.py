@@ -53,7 +53,7 @@ from densedpo.learn.memory import pairs_in_fill, recompute_activations
 from densedpo.learn.objectives import dense_dpo
 from densedpo.learn.reference import attach_lora
 from densedpo.learn.step import build_optimizer, take_step
-from densedpo.learn.tasks import PreferenceTask
+from densedpo.learn.task.preference import PreferenceTask
 
 VARIANTS: Final = ("floor", "packed", "apart", "live", "plain")
 _M_MMAP_THRESHOLD: Final = -3  # of malloc.h

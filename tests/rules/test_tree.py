@@ -13,7 +13,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ALL_PYTHON = MODULES + sorted((ROOT / "tests").rglob("*.py"))
 MAX_LINES_OF_FILE, MAX_LINES_OF_FUNCTION, MAX_FILES, MAX_DEPTH = 500, 80, 16, 3
 # the two stages with the most parts, training and reporting, and the room with a module for each family of models
-LARGER_FOLDERS = {"learn": 20, "measure": 20, "adapters": 18}
+LARGER_FOLDERS = {"learn": 19, "measure": 20, "adapters": 18}
 
 
 def _name(path: Path) -> str:

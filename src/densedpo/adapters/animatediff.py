@@ -21,7 +21,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNetMotionModel
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from transformers import CLIPTextModel
 
-from densedpo.adapters import directory
+from densedpo.adapters import files
 from densedpo.adapters.base import FirstFrame, Target, TextCondition
 from densedpo.adapters.layouts import animatediff as layout
 from densedpo.adapters.loading import Opened, UnknownWords, without_hints
@@ -194,5 +194,5 @@ def _as_clips(images: Float[Tensor, "image c h w"], num_clips: int) -> Float[Ten
 
 def ddim_scheduler(folder: Path) -> DDIMScheduler:
     """The deterministic scheduler with the checkpoint's noise levels and spacing."""
-    config = directory.read_json(folder / "scheduler" / "scheduler_config.json")
+    config = files.read_json(folder / "scheduler" / "scheduler_config.json")
     return DDIMScheduler(**{key: config[key] for key in SCHEDULE if key in config})

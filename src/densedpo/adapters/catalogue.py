@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from densedpo.adapters import directory
+from densedpo.adapters import files
 from densedpo.adapters.footprint import tensor_shapes
 from densedpo.adapters.layouts import animatediff, cogvideox, hunyuan, ltx, wan
 from densedpo.core.errors import BadInput
@@ -102,7 +102,7 @@ def weight_names(name: str | Path) -> tuple[str, ...]:
 
 def vae_fingerprint(name: str | Path) -> str:
     """The `vae_fingerprint` of the model that `load` would give, without torch."""
-    return directory.fingerprint(find(name), ("vae",))
+    return files.fingerprint(find(name), ("vae",))
 
 
 def find(name: str | Path) -> Path:
@@ -138,7 +138,7 @@ def family_of(folder: Path) -> Family:
     """
     if not (folder / "model_index.json").is_file():
         raise BadInput(f"{folder} has no model_index.json: a model is a diffusers directory")
-    pipeline = directory.read_json(folder / "model_index.json").get("_class_name")
+    pipeline = files.read_json(folder / "model_index.json").get("_class_name")
     family = FAMILIES.get(str(pipeline))
     if family is None:
         raise BadInput(f"{folder} is a {pipeline}; the families known are {', '.join(FAMILIES)}")

@@ -26,7 +26,7 @@ from diffusers import (
 from diffusers.loaders import CogVideoXLoraLoaderMixin
 from transformers import T5EncoderModel
 
-from densedpo.adapters import directory
+from densedpo.adapters import files
 from densedpo.adapters.base import FirstFrame, Target, TextCondition
 from densedpo.adapters.layouts import cogvideox as layout
 from densedpo.adapters.loading import Opened, UnknownWords
@@ -214,5 +214,5 @@ def ddim_scheduler(folder: Path) -> CogVideoXDDIMScheduler:
 
     The larger checkpoints name one that adds noise at each step; the two halves of a pair differ by their start alone.
     """
-    config = directory.read_json(folder / "scheduler" / "scheduler_config.json")
+    config = files.read_json(folder / "scheduler" / "scheduler_config.json")
     return CogVideoXDDIMScheduler.from_config({**config, "_class_name": "CogVideoXDDIMScheduler"})

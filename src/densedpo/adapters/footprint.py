@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from densedpo.adapters.base import Geometry
-from densedpo.adapters.directory import WITHOUT_WEIGHTS, Family, read_header, read_json
+from densedpo.adapters.directory import Family
+from densedpo.adapters.files import WITHOUT_WEIGHTS, read_header, read_json
 from densedpo.core.errors import BadInput
 
 LAYER_BYTES_16_BIT: Final = 34

@@ -18,7 +18,7 @@ from diffusers.loaders import HunyuanVideoLoraLoaderMixin
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 from transformers import CLIPTextModel, LlamaModel
 
-from densedpo.adapters import directory
+from densedpo.adapters import files
 from densedpo.adapters.base import FirstFrame, Target, TextCondition
 from densedpo.adapters.layouts import hunyuan as layout
 from densedpo.adapters.loading import Opened, UnknownWords
@@ -47,7 +47,7 @@ class HunyuanModel:
         self.fingerprint, self.vae_fingerprint = opened.fingerprint, opened.vae_fingerprint
         self._opened, self._device, self._dtype = opened, opened.device, opened.dtype
         self._settings = layout.settings_of(opened.folder)
-        config = directory.read_json(opened.folder / "scheduler" / "scheduler_config.json")
+        config = files.read_json(opened.folder / "scheduler" / "scheduler_config.json")
         self._scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
 
     @cached_property

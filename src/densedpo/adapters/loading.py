@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer, CLIPImageProcessorPil, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
-from densedpo.adapters import directory
+from densedpo.adapters import files
 from densedpo.adapters.captions import KeptCaptions
 from densedpo.core.errors import BadInput
 
@@ -113,7 +113,7 @@ class Opened:
         self.folder, self.device, self.dtype = folder, torch.device(device), dtype
         self.geometry, self.defaults = family.geometry(folder), family.defaults(folder)
         self.fingerprint = family.fingerprint(folder)
-        self.vae_fingerprint = directory.fingerprint(folder, ("vae",))
+        self.vae_fingerprint = files.fingerprint(folder, ("vae",))
         self.captions = KeptCaptions(captions, family=family, model=folder, device=self.device, dtype=dtype)
 
     def denoiser(self, from_pretrained: Callable[..., Module], name: str = "transformer") -> Module:

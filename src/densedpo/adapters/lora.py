@@ -18,7 +18,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError
 
-from densedpo.adapters.directory import PICKLES
+from densedpo.adapters.files import PICKLES
 from densedpo.core.errors import BadInput
 from densedpo.core.files import naming_disk_errors, write_atomic
 

@@ -21,7 +21,7 @@ from diffusers.loaders import LTXVideoLoraLoaderMixin
 from diffusers.pipelines.ltx.pipeline_ltx import calculate_shift
 from transformers import T5EncoderModel
 
-from densedpo.adapters import directory
+from densedpo.adapters import files
 from densedpo.adapters.base import FirstFrame, Target, TextCondition
 from densedpo.adapters.layouts import ltx as layout
 from densedpo.adapters.loading import Opened, UnknownWords
@@ -52,7 +52,7 @@ class LTXModel:
         self.fingerprint, self.vae_fingerprint = opened.fingerprint, opened.vae_fingerprint
         self._opened, self._device, self._dtype = opened, opened.device, opened.dtype
         self._settings = layout.settings_of(opened.folder)
-        config = directory.read_json(opened.folder / "scheduler" / "scheduler_config.json")
+        config = files.read_json(opened.folder / "scheduler" / "scheduler_config.json")
         self._scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
 
     @cached_property

@@ -21,7 +21,7 @@ from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanTran
 from diffusers.loaders import WanLoraLoaderMixin
 from transformers import CLIPImageProcessorPil, CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderModel
 
-from densedpo.adapters import directory
+from densedpo.adapters import files
 from densedpo.adapters.base import FirstFrame, Target, TextCondition
 from densedpo.adapters.layouts import wan as layout
 from densedpo.adapters.loading import Opened, UnknownWords
@@ -254,7 +254,7 @@ def flow_scheduler(folder: Path) -> FlowMatchEulerDiscreteScheduler:
     of a pair is defined for.
     """
     path = folder / "scheduler" / "scheduler_config.json"
-    config = directory.read_json(path)
+    config = files.read_json(path)
     if config.get("_class_name") == "FlowMatchEulerDiscreteScheduler":
         return FlowMatchEulerDiscreteScheduler.from_config(config)
     if config.get("prediction_type") != "flow_prediction" or not isinstance(config.get("flow_shift"), int | float):

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from densedpo.core.progress import duration_text
+from densedpo.learn.builder import tried
 from densedpo.learn.execution import compile_blocks
 from densedpo.learn.feed.batch import KEPT_LATENTS_BYTES
-from densedpo.learn.session import load_model, tried
+from densedpo.learn.models import load_model
 from densedpo.learn.step import build_optimizer, take_step
 
 if TYPE_CHECKING:

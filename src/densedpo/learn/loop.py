@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from densedpo.learn.config import LearnConfig
-    from densedpo.learn.tasks import Task
+    from densedpo.learn.task.protocol import Task
     from densedpo.learn.watch.evaluate import Evaluation
     from densedpo.learn.watch.track import Row
 

@@ -14,8 +14,7 @@ from densedpo.learn.processes.team import ALONE, Team
 
 if TYPE_CHECKING:
     from densedpo.learn.config import LearnConfig
-    from densedpo.learn.outcome import Outcome
-    from densedpo.learn.tasks import Task
+    from densedpo.learn.task.protocol import Outcome, Task
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

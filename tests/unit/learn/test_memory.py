@@ -20,7 +20,7 @@ from densedpo.learn.feed.inputs import LabelledPair, read_pairs
 from densedpo.learn.feed.order import Visit
 from densedpo.learn.memory import memory_that_fits, recompute_activations
 from densedpo.learn.run import learn_offline
-from densedpo.learn.tasks import PreferenceTask
+from densedpo.learn.task.preference import PreferenceTask
 from learn_bench import FRESH, Bench
 
 BETA = 5.0  # at 500 the logistic magnifies what forwards of other shapes round otherwise
@@ -51,11 +51,12 @@ def gradients(bench: Bench, cache: CachedReference | None = None, **settings: ob
 
 
 def assert_close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
-    """To 1e-4 of each tensor's norm."""
+    """To 1e-4 of each tensor's norm; a margin is what is left of errors near 1, and carries their rounding."""
     assert ours.keys() == theirs.keys()
     assert any(float(theirs[name].abs().max()) > 1e-4 for name in theirs if "lora" in name)
     for name, tensor in theirs.items():
-        assert float((ours[name] - tensor).norm()) <= 1e-4 * float(tensor.norm()) + 1e-7, name
+        rounding = 5e-6 if name == "margin" else 1e-7
+        assert float((ours[name] - tensor).norm()) <= 1e-4 * float(tensor.norm()) + rounding, name
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ from densedpo.learn.feed.order import Visit
 from densedpo.learn.feed.splits import split_pairs
 from densedpo.learn.objectives import PairErrors, dense_dpo
 from densedpo.learn.reference import live_reference
-from densedpo.learn.safeguard import loser_scale, with_scaled_gradient
-from densedpo.learn.tasks import label_weight
+from densedpo.learn.task.objective import label_weight
+from densedpo.learn.task.safeguard import loser_scale, with_scaled_gradient
 from learn_bench import FRESH, Bench
 
 VISITS = tuple(Visit(index=index, draw=0) for index in range(3))

@@ -26,8 +26,8 @@ from densedpo.learn.feed.order import Visit
 from densedpo.learn.feed.splits import split_pairs
 from densedpo.learn.objectives import dense_dpo
 from densedpo.learn.reference import AdapterOff, live_reference
-from densedpo.learn.safeguard import loser_scale
-from densedpo.learn.tasks import label_weight
+from densedpo.learn.task.objective import label_weight
+from densedpo.learn.task.safeguard import loser_scale
 from densedpo.learn.watch.alarms import find_alarms
 from densedpo.learn.watch.health import health_line
 from learn_bench import FRESH, Bench

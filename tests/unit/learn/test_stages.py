@@ -26,7 +26,7 @@ from densedpo.learn.reference import adapters_off
 from densedpo.learn.release.formats import release
 from densedpo.learn.run import learn_offline
 from densedpo.learn.stages import StagesConfig
-from densedpo.learn.tasks import SftTask
+from densedpo.learn.task.sft import SftTask
 from toy import add_toy_clips, toy_frames, toy_scene
 from toy_families import ANIMATEDIFF
 from toy_pairs import read_only

@@ -19,7 +19,9 @@ from densedpo.learn.feed.batch import Source
 from densedpo.learn.feed.inputs import LabelledPair, read_pairs
 from densedpo.learn.feed.order import Visit
 from densedpo.learn.step import learning_rate_at
-from densedpo.learn.tasks import Outcome, PreferenceTask, label_weight
+from densedpo.learn.task.objective import label_weight
+from densedpo.learn.task.preference import PreferenceTask
+from densedpo.learn.task.protocol import Outcome
 from learn_bench import FRESH, Bench
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from densedpo.learn.objectives import PairMetrics
-from densedpo.learn.tasks import Outcome
+from densedpo.learn.task.protocol import Outcome
 from densedpo.learn.watch.track import MetricsLog, read_metrics, summarise
 
 

@@ -9,7 +9,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from densedpo.adapters import directory
+from densedpo.adapters import files
 from densedpo.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -38,22 +38,22 @@ def check_image_model(folder: Path, unet: Path | None = None) -> None:
     """
     if not (folder / "model_index.json").is_file():
         raise BadInput(f"{folder} has no model_index.json: image_model is a diffusers directory of Stable Diffusion XL")
-    found = directory.read_json(folder / "model_index.json").get("_class_name")
+    found = files.read_json(folder / "model_index.json").get("_class_name")
     if found != "StableDiffusionXLPipeline":
         raise BadInput(f"{folder} is the directory of {found}; first frames are drawn by a StableDiffusionXLPipeline")
-    directory.check_components(folder, CLASSES)
-    weighty = [folder / name for name in CLASSES if not name.startswith(directory.WITHOUT_WEIGHTS)]
+    files.check_components(folder, CLASSES)
+    weighty = [folder / name for name in CLASSES if not name.startswith(files.WITHOUT_WEIGHTS)]
     for each in weighty if unet is None else [*weighty, unet]:
-        directory.check_weights(each)
-    if unet is not None and directory.read_json(unet / "config.json").get("_class_name") != "UNet2DConditionModel":
+        files.check_weights(each)
+    if unet is not None and files.read_json(unet / "config.json").get("_class_name") != "UNet2DConditionModel":
         raise BadInput(f"{unet} is not a UNet2DConditionModel: image_unet is a folder with a UNet of the same kind")
 
 
 def image_model_fingerprint(folder: Path, unet: Path | None = None) -> str:
     """sha256 over every config and weight file that an image depends on."""
-    parts = [directory.fingerprint(folder, (*CLASSES, "scheduler"))]
+    parts = [files.fingerprint(folder, (*CLASSES, "scheduler"))]
     if unet is not None:
-        parts.append(directory.fingerprint(unet.parent, (unet.name,)).replace(unet.name, "unet"))
+        parts.append(files.fingerprint(unet.parent, (unet.name,)).replace(unet.name, "unet"))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

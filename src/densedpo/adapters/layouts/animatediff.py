@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, Literal
 
-from densedpo.adapters.directory import Factors, Family, Settings, integer, read_json, read_settings
+from densedpo.adapters.directory import Factors, Family, Settings, integer, read_settings
+from densedpo.adapters.files import read_json
 from densedpo.core.errors import BadInput
 
 CLASSES: Final[dict[str, tuple[str, ...]]] = {

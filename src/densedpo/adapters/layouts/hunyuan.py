@@ -7,15 +7,8 @@ from typing import Annotated, Final
 
 from pydantic import Field, field_validator
 
-from densedpo.adapters.directory import (
-    Factors,
-    Family,
-    Settings,
-    integer,
-    read_json,
-    read_settings,
-    refuse_long_tokens,
-)
+from densedpo.adapters.directory import Factors, Family, Settings, integer, read_settings, refuse_long_tokens
+from densedpo.adapters.files import read_json
 from densedpo.core.errors import BadInput
 
 CLASSES: Final[dict[str, tuple[str, ...]]] = {

@@ -8,15 +8,8 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from densedpo.adapters.directory import (
-    Factors,
-    Family,
-    Settings,
-    integer,
-    read_json,
-    read_settings,
-    refuse_long_tokens,
-)
+from densedpo.adapters.directory import Factors, Family, Settings, integer, read_settings, refuse_long_tokens
+from densedpo.adapters.files import read_json
 
 CLASSES: Final[dict[str, tuple[str, ...]]] = {
     "transformer": ("LTXVideoTransformer3DModel",),

@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from densedpo.adapters.directory import Factors, Family, Settings, integer, read_json, read_settings
+from densedpo.adapters.directory import Factors, Family, Settings, integer, read_settings
+from densedpo.adapters.files import read_json
 from densedpo.core.errors import BadInput
 
 CLASSES: Final[dict[str, tuple[str, ...]]] = {

@@ -13,7 +13,7 @@ from densedpo.learn.feed.splits import is_usable
 from densedpo.learn.loop import Workbench, train
 from densedpo.learn.online.round import CHOSEN, policy_of, round_project
 from densedpo.learn.reference import require_reference
-from densedpo.learn.tasks import PreferenceTask
+from densedpo.learn.task.preference import PreferenceTask
 
 if TYPE_CHECKING:
     from densedpo.core.workspace import Project
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from densedpo.learn.online.policy import Policy
     from densedpo.learn.online.run import OnlineInputs
     from densedpo.learn.processes.team import Team
-    from densedpo.learn.tasks import Task
+    from densedpo.learn.task.protocol import Task
 
 _log = logging.getLogger("densedpo")
 

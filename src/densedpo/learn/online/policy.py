@@ -13,10 +13,10 @@ from densedpo.core.files import write_atomic
 from densedpo.core.provenance import sha256_json
 from densedpo.learn.checkpoint import load_latest
 from densedpo.learn.execution import read_back, watching_products
+from densedpo.learn.models import load_base
 from densedpo.learn.online.reference import SecondAdapter
 from densedpo.learn.processes.shard import like, made_whole, shard, whole, whole_on_first
 from densedpo.learn.reference import attach_lora, trainable
-from densedpo.learn.session import load_base
 from densedpo.learn.step import build_optimizer
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from torch import distributed
 
 from densedpo.core.errors import BadInput
 from densedpo.learn.objectives import PairMetrics
-from densedpo.learn.outcome import Outcome
 from densedpo.learn.processes.launch import World, backend_for, stated
+from densedpo.learn.task.protocol import Outcome
 
 if TYPE_CHECKING:
     from jaxtyping import Float

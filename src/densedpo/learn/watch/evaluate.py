@@ -12,8 +12,8 @@ import torch
 from densedpo.learn.feed.order import Visit
 from densedpo.learn.objectives import dense_dpo
 from densedpo.learn.objectives.errors import clip_gaps
-from densedpo.learn.outcome import Outcome
-from densedpo.learn.tasks import PreferenceTask
+from densedpo.learn.task.preference import PreferenceTask
+from densedpo.learn.task.protocol import Outcome
 from densedpo.learn.watch.drift import drift_row
 from densedpo.learn.watch.track import summarise
 

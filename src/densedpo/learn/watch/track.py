@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
     from torch import Tensor
 
-    from densedpo.learn.outcome import Outcome
     from densedpo.learn.step import StepResult
+    from densedpo.learn.task.protocol import Outcome
 
     Row = dict[str, JsonValue]
 

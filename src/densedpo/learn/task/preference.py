@@ -1,37 +1,20 @@
-"""What a step minimises: preference over pairs, or the plain error over real clips, behind one small protocol."""
+"""Preference over labelled pairs: the policy's errors beside the reference's, under the configured objective."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, assert_never
+from typing import TYPE_CHECKING
 
 import torch
 
-from densedpo.learn.errors import beside_reference, clip_errors, frame_errors, residuals, squared_errors
+from densedpo.learn.errors import beside_reference, frame_errors, residuals, squared_errors
 from densedpo.learn.feed.order import Order, Visit
-from densedpo.learn.objectives import (
-    LevelFields,
-    LevelWeights,
-    LossOutput,
-    PairErrors,
-    dense_dpo,
-    dense_dpo_summed,
-    dense_dpo_summed_weight,
-    dense_dpo_ties,
-    dense_dpo_ties_weight,
-    dense_dpo_weight,
-    dense_ipo,
-    dense_robust,
-    dpo,
-    dpo_levels,
-    dpo_levels_weight,
-    dpo_weight,
-    with_winner_anchor,
-)
-from densedpo.learn.outcome import Outcome
+from densedpo.learn.objectives import LossOutput, PairErrors, with_winner_anchor
 from densedpo.learn.reference import AdapterOff
-from densedpo.learn.safeguard import loser_scale, with_scaled_gradient
+from densedpo.learn.task.objective import label_weight, preference_loss
+from densedpo.learn.task.protocol import Outcome
+from densedpo.learn.task.safeguard import loser_scale, with_scaled_gradient
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -42,30 +25,8 @@ if TYPE_CHECKING:
     from densedpo.learn.config import LearnConfig
     from densedpo.learn.errors import FrameErrors, Residuals
     from densedpo.learn.feed.batch import Draws, PairBatch, Source
-    from densedpo.learn.feed.inputs import LabelledPair, RealClip
+    from densedpo.learn.feed.inputs import LabelledPair
     from densedpo.learn.reference import Reference
-
-
-class Task(Protocol):
-    """What the step needs to know of an objective."""
-
-    def window(self, step: int) -> tuple[tuple[Visit, ...], ...]:
-        """The forwards of a step, each a few visits to items of one size."""
-
-    def largest(self) -> tuple[Visit, ...]:
-        """A forward of the largest items: what fits it fits every forward."""
-
-    def weight(self, visits: Sequence[Visit]) -> float:
-        """The total weight that `outcome` will return, from labels alone."""
-
-    def outcome(self, visits: Sequence[Visit]) -> Outcome:
-        """One forward of the policy, with its graph."""
-
-    def backward(self, visits: Sequence[Visit], divisor: float) -> Outcome:
-        """Adds the gradient of the visits' loss over a divisor to the parameters; the outcome has no graph."""
-
-    def ids(self, visits: Sequence[Visit]) -> tuple[str, ...]:
-        """The names of what is visited, for the quarantine list."""
 
 
 def order_of(pairs: Sequence[LabelledPair], config: LearnConfig, draws: Draws) -> Order:
@@ -124,7 +85,7 @@ class PreferenceTask:
         """See `Task`; with memory = "apart" one clip of each pair after the other, else both in one forward."""
         if self._config.memory == "apart":
             return self._backward_apart(visits, divisor)
-        return _backward(self.outcome(visits), divisor)
+        return self.outcome(visits).backward(divisor)
 
     def _backward_apart(self, visits: Sequence[Visit], divisor: float) -> Outcome:
         """The same gradient with the activations of one clip at a time, for one forward of each clip more.
@@ -225,114 +186,3 @@ class PreferenceTask:
     def ids(self, visits: Sequence[Visit]) -> tuple[str, ...]:
         """See `Task`."""
         return tuple(self._pairs[visit.index].id for visit in visits)
-
-
-class SftTask:
-    """The flow-matching error over real clips, twice as many as pairs: the same number of clips in a forward."""
-
-    def __init__(
-        self, model: VideoModel, source: Source, clips: Sequence[RealClip], draws: Draws, config: LearnConfig
-    ) -> None:
-        """Nothing is read yet."""
-        self._model, self._source, self._clips, self._draws, self._config = model, source, clips, draws, config
-        self._order = Order([None] * len(clips), size=2 * config.batch_pairs, seed=config.seed, draws="fresh")
-
-    def window(self, step: int) -> tuple[tuple[Visit, ...], ...]:
-        """See `Task`."""
-        return self._order.window(step, accumulation=self._config.accumulation)
-
-    def largest(self) -> tuple[Visit, ...]:
-        """See `Task`; real clips are of one size."""
-        return self.window(1)[0]
-
-    def weight(self, visits: Sequence[Visit]) -> float:
-        """See `Task`."""
-        return float(len(visits))
-
-    def outcome(self, visits: Sequence[Visit]) -> Outcome:
-        """See `Task`."""
-        batch = self._source.clips(self._clips, visits, self._draws)
-        loss = clip_errors(self._model, batch)
-        return Outcome(loss=loss, weight=torch.ones_like(loss), t=batch.t, metrics=None)
-
-    def backward(self, visits: Sequence[Visit], divisor: float) -> Outcome:
-        """See `Task`."""
-        return _backward(self.outcome(visits), divisor)
-
-    def ids(self, visits: Sequence[Visit]) -> tuple[str, ...]:
-        """See `Task`."""
-        return tuple(self._clips[visit.index].id for visit in visits)
-
-
-def _backward(outcome: Outcome, divisor: float) -> Outcome:
-    (outcome.loss.sum() / divisor).backward()  # type: ignore[no-untyped-call]
-    return outcome.detached()
-
-
-def preference_loss(
-    config: LearnConfig,
-    errors: PairErrors,
-    batch: PairBatch,
-    cell_weight: Float[Tensor, "batch frame 1 1"] | None = None,
-) -> LossOutput:
-    """The configured objective; sft has no preference loss and is measured as dense_dpo would be."""
-    device = errors.policy_a.device
-    field, sign = batch.field.to(device), batch.sign.to(device)
-    weight = None if cell_weight is None else cell_weight.to(device).expand_as(field)
-    match config.objective:
-        case "dense_dpo" | "sft":
-            confidence = batch.confidence.to(device) if config.use_confidence else None
-            return dense_dpo(errors, field, beta=config.beta, confidence=confidence, cell_weight=weight)
-        case "dense_ipo":
-            return dense_ipo(errors, field, beta=config.beta, cell_weight=weight)
-        case "dense_robust":
-            return dense_robust(errors, field, beta=config.beta, flip_rate=config.flip_rate, cell_weight=weight)
-        case "dense_dpo_ties":
-            judged = batch.judged.to(device)
-            return dense_dpo_ties(errors, field, beta=config.beta, nu=config.nu, judged=judged, cell_weight=weight)
-        case "dense_dpo_summed":
-            return dense_dpo_summed(errors, field, beta=config.beta)
-        case "dpo":
-            return dpo(errors, sign, beta=config.beta)
-        case "dpo_levels":
-            fields = LevelFields(sign=sign, segment=batch.segment.to(device), region=batch.region.to(device))
-            weights, anchor = level_weights(config), config.winner_anchor
-            return dpo_levels(errors, fields, beta=config.beta, weights=weights, winner_anchor=anchor)
-        case _ as unknown:
-            assert_never(unknown)
-
-
-def level_weights(config: LearnConfig) -> LevelWeights:
-    """The configured weights of clip, segments and region."""
-    clip, segment, region = config.level_weights
-    return LevelWeights(clip=clip, segment=segment, region=region)
-
-
-def label_weight(
-    config: LearnConfig, pair: LabelledPair, cell_weight: Float[Tensor, "1 frame 1 1"] | None = None
-) -> float:
-    """The weight of a pair in the loss, from its labels alone (and its own clips, where cells are weighted)."""
-    labels = pair.labels
-    field = torch.from_numpy(labels.cells.copy())[None]
-    valid = torch.from_numpy(labels.over_cells(labels.valid).copy())[None]
-    cell_weight = None if cell_weight is None else cell_weight.expand_as(field)
-    match config.objective:
-        case "dense_dpo" | "dense_ipo" | "dense_robust" | "sft":
-            weight = dense_dpo_weight(field, valid, cell_weight)
-        case "dense_dpo_ties":
-            judged = torch.from_numpy(labels.over_cells(labels.judged).copy())[None]
-            weight = dense_dpo_ties_weight(field, valid, judged, cell_weight)
-        case "dense_dpo_summed":
-            weight = dense_dpo_summed_weight(field, valid)
-        case "dpo":
-            weight = dpo_weight(torch.tensor([labels.sign]), valid)
-        case "dpo_levels":
-            fields = LevelFields(
-                sign=torch.tensor([labels.sign]),
-                segment=torch.from_numpy(labels.over_cells(labels.field).copy())[None],
-                region=torch.from_numpy(labels.region)[None],
-            )
-            weight = dpo_levels_weight(fields, valid, weights=level_weights(config))
-        case _ as unknown:
-            assert_never(unknown)
-    return float(weight.sum())
