@@ -129,6 +129,7 @@ def arena(
     project: ProjectOption = None,
     config: ConfigOption = None,
     settings: SetOption = [],
+    dry_run: DryRunOption = False,
 ) -> None:
     """Make pairs of two models' clips, from the same prompts and noise, to be compared blind."""
     from densedpo.core.config import load_config
@@ -139,8 +140,13 @@ def arena(
     loaded = load_config(ArenaConfig, config, settings)
     called = name or f"{first}-{second}"
     plan = plan_arena(find_project(project), called, first, second, model=model, config=loaded)
-    num_made = generate_arena(plan)
-    typer.echo(f"{num_made} pairs made, {len(plan.pairs.pairs)} in pairs/{called}; next: densedpo judge serve {called}")
+
+    def cost(todo: Sequence[PlannedPair]) -> Estimate:
+        from densedpo.generate.estimate import estimate_arena
+
+        return estimate_arena(plan, todo)
+
+    _make_or_estimate(plan.pairs, cost, lambda: generate_arena(plan), dry_run=dry_run)
 
 
 @app.command()
@@ -150,6 +156,7 @@ def calibrate(
     project: ProjectOption = None,
     config: ConfigOption = None,
     settings: SetOption = [],
+    dry_run: DryRunOption = False,
 ) -> None:
     """Find the highest noise level that keeps the motion of the real clip."""
     from densedpo.core.config import load_config
@@ -162,7 +169,11 @@ def calibrate(
     clips = clips_to_calibrate(found, model=model, config=loaded)
 
     from densedpo.generate.calibration.run import calibrate as measure
+    from densedpo.generate.calibration.run import estimate_calibration
 
+    if dry_run:
+        typer.echo(str(estimate_calibration(clips, model=model, config=loaded)))
+        return
     result = measure(clips, found.pairs(name), model=model, config=loaded, captions=found.captions)
     typer.echo(result.table())
 
@@ -206,6 +217,8 @@ def _make_or_estimate(
 def _judge_of(planned: PlannedPair) -> str:
     """The judge that needs nothing more than such pairs; people where there is none."""
     pair = planned.pair
+    if pair.kind == "arena":
+        return "serve"
     if planned.first is not None and planned.first.content:
         return "serve"  # a frame that was drawn shows no scene that is known
     if pair.corruption is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
+from densedpo.adapters.trained import load_trained
 from densedpo.generate.first_frames import first_tensors
 from densedpo.generate.pairs import condition_of, first_of, load_model, start_of
 from densedpo.generate.sampler import sample, stack_schedules
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from densedpo.adapters.base import FirstFrame, VideoModel
+    from densedpo.generate.arena import ArenaPlan
     from densedpo.generate.plan import PairPlan, PlannedPair
 
 VIDEO_BITS_PER_PIXEL: Final = 0.5  # of H.264 at crf 8 on ordinary footage; plain scenes take a tenth of it
@@ -46,14 +48,21 @@ class Estimate:
 
 def estimate(plan: PairPlan, todo: Sequence[PlannedPair]) -> Estimate:
     """Times one step of one batch and one decoded clip on the plan's device; writes nothing."""
+    return estimate_by(plan, todo, lambda model: _seconds(plan, todo, model))
 
-    def seconds(model: VideoModel) -> float:
-        batch = todo[: plan.pairs_per_batch]
-        num_steps = sum(len(start_of(model, planned).sigmas) - 1 for planned in batch) / len(batch)
-        step_s, decode_s = _time_step(model, batch)
-        return math.ceil(len(todo) / len(batch)) * num_steps * step_s + 2 * len(todo) * decode_s
 
-    return estimate_by(plan, todo, seconds)
+def estimate_arena(plan: ArenaPlan, todo: Sequence[PlannedPair]) -> Estimate:
+    """The same of an arena's pairs, with both models loaded, as they are while it is made."""
+
+    def seconds(first: VideoModel) -> float:
+        # a clip of each model costs what two clips of one do; the second is there for the peak of memory
+        second = load_model(plan.pairs)
+        for model, each in ((first, plan.first), (second, plan.second)):
+            if each.adapter is not None:
+                load_trained(model, each.adapter)
+        return (_seconds(plan.pairs, todo, first) + _seconds(plan.pairs, todo, second)) / 2
+
+    return estimate_by(plan.pairs, todo, seconds)
 
 
 def estimate_by(plan: PairPlan, todo: Sequence[PlannedPair], seconds: Callable[[VideoModel], float]) -> Estimate:
@@ -72,8 +81,16 @@ def estimate_by(plan: PairPlan, todo: Sequence[PlannedPair], seconds: Callable[[
         num_done=num_done,
         disk_bytes=len(todo) * _pair_bytes(model, first_of(model, todo[:1])),
         time_s=time_s,
-        memory_bytes=_peak_bytes(torch.device(plan.device)),
+        memory_bytes=peak_bytes(torch.device(plan.device)),
     )
+
+
+def _seconds(plan: PairPlan, todo: Sequence[PlannedPair], model: VideoModel) -> float:
+    """What pairs of a plan will take by one model."""
+    batch = todo[: plan.pairs_per_batch]
+    num_steps = sum(len(start_of(model, planned).sigmas) - 1 for planned in batch) / len(batch)
+    step_s, decode_s = _time_step(model, batch)
+    return math.ceil(len(todo) / len(batch)) * num_steps * step_s + 2 * len(todo) * decode_s
 
 
 def _time_step(model: VideoModel, batch: Sequence[PlannedPair]) -> tuple[float, float]:
@@ -107,7 +124,7 @@ def _pair_bytes(model: VideoModel, first: FirstFrame | None) -> int:
     return 2 * 4 * math.prod(geometry.latent_shape) + given + round(pixels * VIDEO_BITS_PER_PIXEL / 8)
 
 
-def _peak_bytes(device: torch.device) -> int:
+def peak_bytes(device: torch.device) -> int:
     """The peak so far: of the device where there is one, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)

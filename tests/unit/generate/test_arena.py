@@ -13,6 +13,7 @@ from densedpo.adapters import load
 from densedpo.core.errors import BadInput
 from densedpo.core.records import Pair, read_jsonl
 from densedpo.core.workspace import Project, read_stamp
+from densedpo.generate import estimate
 from densedpo.generate.arena import ArenaPlan, generate_arena, plan_arena
 from densedpo.generate.config import ArenaConfig
 from toy import add_toy_clips
@@ -62,6 +63,19 @@ def test_an_arena_that_was_cut_short_goes_on(filled: Project, toy_model_dir: Pat
     assert generate_arena(plan) == 2
     assert (filled.pairs("arena") / "pairs.jsonl").read_text() == "".join(rows)
     assert generate_arena(plan) == 0
+
+
+def test_a_dry_run_holds_both_models_and_writes_nothing(
+    filled: Project, toy_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[Path] = []
+    monkeypatch.setattr(estimate, "load_trained", lambda model, adapter: loaded.append(adapter))
+    plan = arena(filled, toy_model_dir, "base", "tuned")
+    found = estimate.estimate_arena(plan, plan.pairs.pairs[:2])
+    assert (found.num_pairs, found.num_done) == (2, 1)
+    assert 0 < found.time_s < 60
+    assert loaded == [plan.second.adapter]
+    assert not plan.pairs.folder.exists()
 
 
 def test_learning_refuses_pairs_that_no_policy_made(filled: Project, toy_model_dir: Path) -> None:

@@ -14,7 +14,7 @@ from densedpo.core.errors import BadInput
 from densedpo.core.workspace import Project
 from densedpo.generate.calibration.flow import flow_agreement
 from densedpo.generate.calibration.plan import clips_to_calibrate
-from densedpo.generate.calibration.run import Level, _conclude, calibrate
+from densedpo.generate.calibration.run import Level, _conclude, calibrate, estimate_calibration
 from densedpo.generate.config import CalibrateConfig
 from densedpo.metrics.statistics import cluster_mean
 from densedpo.world.render import render
@@ -76,6 +76,20 @@ def test_calibrate_measures_each_eta_and_writes_what_it_found(project: Path, toy
     assert found.levels[0].agreement.value > found.levels[1].agreement.value
     assert (found.num_clips, found.num_still) == (3, 0)
     assert json.loads((folder / "calibration.json").read_text())["eta_max"] == found.eta_max
+
+
+def test_a_dry_run_counts_the_steps_of_every_level(project: Path, toy_model_dir: Path) -> None:
+    """More levels take longer, and nothing is written."""
+    add_toy_clips(project, load(toy_model_dir), 3)
+    config = CalibrateConfig(num_clips=3, etas=(0.5, 0.9), num_steps=2, clips_per_batch=2)
+    clips = clips_to_calibrate(Project(root=project), model=toy_model_dir, config=config)
+    before = sorted(project.rglob("*"))
+    found = estimate_calibration(clips, model=toy_model_dir, config=config)
+    assert str(found).startswith("3 levels of 3 clips: about ")
+    assert 0 < found.time_s < 60
+    many = estimate_calibration(clips, model=toy_model_dir, config=config.model_copy(update={"num_steps": 200}))
+    assert many.time_s > 2 * found.time_s
+    assert sorted(project.rglob("*")) == before
 
 
 def test_more_clips_than_there_are_are_refused(project: Path, toy_model_dir: Path) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +22,11 @@ import torch
 from densedpo.adapters import load
 from densedpo.core.errors import BadInput
 from densedpo.core.paths import noised
-from densedpo.core.progress import track
+from densedpo.core.progress import duration_text, track
 from densedpo.core.seeds import noise
 from densedpo.core.workspace import write_atomic, writing
 from densedpo.generate.calibration.flow import flow_agreement
+from densedpo.generate.estimate import peak_bytes, size_text
 from densedpo.generate.first_frames import encode_first_frames
 from densedpo.generate.guided import read_clip_latents
 from densedpo.generate.sampler import guided_sigmas, sample
@@ -101,11 +104,7 @@ def calibrate(
         BadInput: another process writes there, a damaged input, or every clip stands still.
     """
     with writing(folder):
-        dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
-        loaded = load(model, device=config.device, dtype=dtype, captions=captions)
-        loaded.encode_ahead(["", *(clip.prompt.caption for clip in clips)])
-        shape = loaded.geometry.latent_shape
-        latents = torch.stack([read_clip_latents(clip.latents, shape) for clip in clips])
+        loaded, latents = _loaded(clips, model=model, config=config, captions=captions)
         real = loaded.decode_latents(latents)
         levels = []
         etas = dict.fromkeys([*config.etas, 1.0])
@@ -117,6 +116,69 @@ def calibrate(
     return result
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CalibrationEstimate:
+    """What a calibration will take."""
+
+    num_levels: int
+    num_clips: int
+    time_s: float
+    memory_bytes: int
+
+    def __str__(self) -> str:
+        """The estimate in one line."""
+        return (
+            f"{self.num_levels} levels of {self.num_clips} clips: about {duration_text(self.time_s)}, "
+            f"{size_text(self.memory_bytes)} of memory at the peak"
+        )
+
+
+def estimate_calibration(
+    clips: Sequence[CalibrationClip], *, model: str | Path, config: CalibrateConfig
+) -> CalibrationEstimate:
+    """Times one step, decoding and the flow of the first batch, on the model's device; writes nothing.
+
+    Raises:
+        BadInput: a damaged input.
+    """
+    batch = clips[: config.clips_per_batch]
+    loaded, latents = _loaded(batch, model=model, config=config)
+    one_step = _sigmas(loaded, 1.0, config)[[0, -1]]
+    step_s = math.inf
+    for _ in range(2):  # the first warms up
+        started = time.perf_counter()
+        found = _denoised(loaded, batch, latents, one_step, config).cpu()  # waits for the device
+        step_s = min(step_s, time.perf_counter() - started)
+    started = time.perf_counter()
+    made = loaded.decode_latents(found[:1])
+    flow_agreement(made[0], made[0])
+    clip_s = time.perf_counter() - started
+    levels = list(dict.fromkeys([*config.etas, 1.0]))
+    num_steps = sum(len(_sigmas(loaded, eta, config)) - 1 for eta in levels)
+    num_batches = math.ceil(len(clips) / config.clips_per_batch)
+    return CalibrationEstimate(
+        num_levels=len(levels),
+        num_clips=len(clips),
+        time_s=num_batches * num_steps * step_s + len(levels) * len(clips) * clip_s,
+        memory_bytes=peak_bytes(torch.device(config.device)),
+    )
+
+
+def _loaded(
+    clips: Sequence[CalibrationClip], *, model: str | Path, config: CalibrateConfig, captions: Path | None = None
+) -> tuple[VideoModel, Float[Tensor, "clip c f h w"]]:
+    """The model, and the latents of the clips."""
+    dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
+    loaded = load(model, device=config.device, dtype=dtype, captions=captions)
+    loaded.encode_ahead(["", *(clip.prompt.caption for clip in clips)])
+    shape = loaded.geometry.latent_shape
+    return loaded, torch.stack([read_clip_latents(clip.latents, shape) for clip in clips])
+
+
+def _sigmas(model: VideoModel, eta: float, config: CalibrateConfig) -> Float[Tensor, "step"]:
+    return guided_sigmas(model.sigmas(config.num_steps or model.defaults.num_steps).cpu(), eta)
+
+
 def _regenerate(
     model: VideoModel,
     clips: Sequence[CalibrationClip],
@@ -125,19 +187,34 @@ def _regenerate(
     config: CalibrateConfig,
 ) -> UInt8[np.ndarray, "clip time row column 3"]:
     """Each clip noised to eta and denoised with its prompt; the noise of a clip is the same at every eta."""
-    sigmas = guided_sigmas(model.sigmas(config.num_steps or model.defaults.num_steps).cpu(), eta)
-    guidance = model.defaults.guidance_scale if config.guidance_scale is None else config.guidance_scale
-    shape = model.geometry.latent_shape
+    sigmas = _sigmas(model, eta, config)
     made = []
     for first in range(0, len(clips), config.clips_per_batch):
         batch = clips[first : first + config.clips_per_batch]
-        eps = torch.stack([noise(shape, config.seed, "calibrate", clip.prompt.id) for clip in batch])
-        start = noised(latents[first : first + len(batch)], eps, sigmas[:1].expand(len(batch)))
-        text = model.encode_text([clip.prompt.caption for clip in batch]).given(_first(model, batch))
-        null = model.encode_text([""])
-        found = sample(model, start=start, sigmas=sigmas, text=text, null_text=null, guidance_scale=guidance)
+        found = _denoised(model, batch, latents[first : first + len(batch)], sigmas, config)
         made.append(model.decode_latents(found))
     return np.concatenate(made)
+
+
+def _denoised(
+    model: VideoModel,
+    batch: Sequence[CalibrationClip],
+    latents: Float[Tensor, "clip c f h w"],
+    sigmas: Float[Tensor, "step"],
+    config: CalibrateConfig,
+) -> Float[Tensor, "clip c f h w"]:
+    """Clips noised to the first of the levels and denoised through the others."""
+    guidance = model.defaults.guidance_scale if config.guidance_scale is None else config.guidance_scale
+    shape = model.geometry.latent_shape
+    eps = torch.stack([noise(shape, config.seed, "calibrate", clip.prompt.id) for clip in batch])
+    return sample(
+        model,
+        start=noised(latents, eps, sigmas[:1].expand(len(batch))),
+        sigmas=sigmas,
+        text=model.encode_text([clip.prompt.caption for clip in batch]).given(_first(model, batch)),
+        null_text=model.encode_text([""]),
+        guidance_scale=guidance,
+    )
 
 
 def _first(model: VideoModel, clips: Sequence[CalibrationClip]) -> FirstFrame | None:
