@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from bias import motion_bias
 from command import made
+from efficiency import efficiency, efficiency_page
 from figures import draw_figures
 from table import against_base, claims, contrasts, levels, read_scores, table, training
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from command import Run
-    from study import Reduction, Study
+    from reduction import Reduction
+    from study import Study
     from table import Row
 
     from densedpo.core.workspace import Project
@@ -35,6 +37,9 @@ def declared_late(project: Project, study: Study, *, name: str) -> bool:
     if not path.exists():
         write_atomic(path, said)
     return path.read_text(encoding="utf-8") != said
+
+
+EFFICIENCY_FILE: Final = "label_efficiency.html"
 
 
 def collect_results(
@@ -57,6 +62,7 @@ def collect_results(
         "levels": levels(project, study),
         "against_base": against_base(scores),
         "contrasts": contrasts(study, scores),
+        "efficiency": efficiency(study, scores),
         "claims": claims(study, scores),
         "motion_bias": motion_bias(project, study, annotators),
         "labels": {label: _header(project, label) for label in study.used_labels()},
@@ -65,7 +71,7 @@ def collect_results(
 
 
 def write_results(report: Row, study: Study, folder: Path) -> None:
-    """results.json, study.toml, differences.csv, by_seed.csv, table.md and the figures."""
+    """results.json, study.toml, differences.csv, by_seed.csv, table.md, the figures and the page of what labels buy."""
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "results.json", json.dumps(report, indent=1) + "\n")
     write_atomic(folder / "study.toml", dump_toml(study))
@@ -80,6 +86,8 @@ def write_results(report: Row, study: Study, folder: Path) -> None:
     ]
     write_atomic(folder / "by_seed.csv", _csv(("arm", "over", "metric", "seed", "value"), seeds))
     draw_figures(report, folder)
+    if report.get("efficiency") is not None:  # results from before there was one have no such row
+        write_atomic(folder / EFFICIENCY_FILE, efficiency_page(report))
 
 
 def _rows(report: Row) -> Iterator[Row]:

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 
 from command import at_once, open_project, run_command
 from plan import plan
-from study import Reduction, load_study, reduced
+from reduction import Reduction, reduced
+from study import load_study
 
 from densedpo.core.errors import BadInput
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
 from command import Run
 from pydantic import Field, ValidationError, model_validator
@@ -22,9 +21,8 @@ from densedpo.judge.reward.judge import RewardConfig
 from densedpo.learn.config import LearnConfig
 from densedpo.measure.config import MeasureConfig
 
-AnyConfig = TypeVar("AnyConfig", bound=Config)
 _TABLES = ("pairs", "labels", "arms")
-_OWN = ("claims", "contrasts", "diversity", "matching")
+_OWN = ("claims", "contrasts", "diversity", "efficiency", "matching")
 
 
 class GuidedPairs(GuidedConfig):
@@ -121,6 +119,18 @@ class Claim(Config):
         return self
 
 
+class Efficiency(Config):
+    """Arms that differ in how many pairs are labelled: what a metric's gain over the base is by their number.
+
+    `target` is the gain of which is asked how many labelled pairs reach it.
+    """
+
+    name: str
+    arms: tuple[str, ...] = Field(min_length=2)
+    metric: str
+    target: float
+
+
 class Study(Config):
     """A whole study; the base and the autoencoder's ceiling are measured beside the arms."""
 
@@ -135,6 +145,7 @@ class Study(Config):
     diversity: MeasureConfig | None = None
     ceiling: bool = True
     contrasts: tuple[tuple[str, str], ...] = ()
+    efficiency: Efficiency | None = None
     matching: Matching | None = None
     claims: tuple[Claim, ...] = ()
 
@@ -150,9 +161,14 @@ class Study(Config):
         named = [arm for both in self.contrasts for arm in both] + [claim.arm for claim in self.claims]
         named += [claim.over for claim in self.claims if claim.over is not None]
         named += [self.matching.arm] if self.matching is not None else []
+        named += list(self.efficiency.arms) if self.efficiency is not None else []
         for arm in named:
             if arm not in self.arms:
                 raise ValueError(f"{arm!r} is compared, but no arm has this name")
+        if self.efficiency is not None:
+            counts = [self.num_labelled(arm) for arm in self.efficiency.arms]
+            if None in counts or len(set(counts)) < len(counts):
+                raise ValueError(f"efficiency is by num_pairs of each arm's labels, and they are {counts}")
         if self.diversity is not None and self.diversity.seeds_per_prompt < 2:
             raise ValueError("diversity is between the clips of a prompt: set diversity.seeds_per_prompt to 2 or more")
         if self.matching is None and any(claim.expect in ("keeps", "matches") for claim in self.claims):
@@ -173,6 +189,10 @@ class Study(Config):
         """The settings of one run; the seed is that of its order, its adapter and its noise."""
         return LearnConfig.model_validate({**self.learn, **arm.learn, "seed": seed, "noise_seed": seed})
 
+    def num_labelled(self, arm: str) -> int | None:
+        """How many training pairs an arm has labels of; None is all that there are."""
+        return self.labels[self.arms[arm].labels].num_pairs
+
     def used_labels(self) -> dict[str, Labels]:
         """The labels that an arm learns from."""
         used = {arm.labels for arm in self.arms.values()}
@@ -187,35 +207,6 @@ class Study(Config):
 def report_name(measured: str, config: MeasureConfig) -> str:
     """Of the report on a run, the base or the ceiling: a study with fewer prompts may stand in the same project."""
     return f"{measured}-{config.num_prompts}x{config.seeds_per_prompt}"
-
-
-class Reduction(Config):
-    """What is left out of a study to make it cheaper; results record it, and say that they are of less."""
-
-    seeds: int | None = Field(default=None, ge=1)
-    """The first so many seeds."""
-    prompts: int | None = Field(default=None, ge=1)
-    """So many prompts are measured; for diversity no more than these."""
-    pairs: float = Field(default=1.0, gt=0, le=1)
-    """Share of the pairs, of the labels about them and of the training clips."""
-    steps: int | None = Field(default=None, ge=1)
-    """So many training steps, where an arm does not say itself."""
-    quick: bool = False
-    """Sizes of a few minutes: the machinery is checked and the numbers mean nothing."""
-
-    @property
-    def is_none(self) -> bool:
-        """Whether nothing is left out."""
-        return self == Reduction()
-
-    @property
-    def label(self) -> str:
-        """What a folder of results is called after, such as `seeds2-prompts128`; empty if nothing is left out."""
-        if self.quick:
-            return "quick"
-        share = "" if self.pairs == 1 else f"{self.pairs:g}"
-        parts = {"seeds": self.seeds, "prompts": self.prompts, "pairs": share, "steps": self.steps}
-        return "-".join(f"{name}{value}" for name, value in parts.items() if value)
 
 
 def load_study(path: Path) -> Study:
@@ -253,64 +244,3 @@ def _values(path: Path) -> dict[str, object]:
     kept = {name: value for name, value in inherited.items() if name not in _OWN}
     said = {name: value for name, value in own.items() if name not in ("extends", "beside")}
     return {**kept, **said, **tables}
-
-
-def reduced(study: Study, by: Reduction) -> Study:
-    """The study with less of everything."""
-    if by.is_none:
-        return study
-    share = by.pairs
-    num_seeds, num_prompts = by.seeds or len(study.seeds), by.prompts or study.measure.num_prompts
-    if by.quick:
-        share = min(share, 40 / max(pairs.num_pairs for pairs in study.used_pairs().values()))
-        num_seeds, num_prompts = min(num_seeds, 2), min(num_prompts, 12)
-    world = study.data.world
-    held_out = num_prompts if world.num_held_out is None else min(num_prompts, world.num_held_out)
-    num_clips = held_out + _part(world.num_clips - (world.num_held_out or 0), share)
-    changes: dict[str, object] = {
-        "data": _with(study.data, world=_with(world, num_clips=num_clips, num_held_out=held_out)),
-        "pairs": {name: _with(pairs, num_pairs=_part(pairs.num_pairs, share)) for name, pairs in study.pairs.items()},
-        "labels": {
-            name: _with(labels, num_pairs=labels.num_pairs and max(1, math.floor(labels.num_pairs * share)))
-            for name, labels in study.labels.items()
-        },
-        "seeds": study.seeds[:num_seeds],
-        "arms": {name: _with(arm, seeds=arm.seeds and arm.seeds[:num_seeds]) for name, arm in study.arms.items()},
-        "measure": _with(study.measure, num_prompts=num_prompts),
-    }
-    if study.diversity is not None:
-        of_all = num_prompts / study.measure.num_prompts
-        changes["diversity"] = _with(study.diversity, num_prompts=_part(study.diversity.num_prompts, of_all))
-    if by.steps is not None:
-        changes["learn"] = {**study.learn, "num_steps": by.steps}
-    smaller = _with(study, **changes)
-    return _quick(smaller) if by.quick else smaller
-
-
-def _quick(study: Study) -> Study:
-    """The fewest steps of everything that still go through all of it."""
-    few = {"num_steps": 4, "warmup_steps": 1, "batch_pairs": 4, "eval_every": 2, "eval_pairs": 4, "eval_draws": 1}
-    changes: dict[str, object] = {
-        "learn": {**study.learn, **few},
-        "pairs": {
-            name: pairs if pairs.num_steps is None else _with(pairs, num_steps=8) for name, pairs in study.pairs.items()
-        },
-        # fewer, since which of so few pairs are for validation is chance
-        "labels": {
-            n: _with(own, num_pairs=own.num_pairs and own.num_pairs * 3 // 4) for n, own in study.labels.items()
-        },
-        "measure": _with(study.measure, num_steps=4),
-    }
-    if study.diversity is not None:
-        changes["diversity"] = _with(study.diversity, num_steps=4, seeds_per_prompt=2)
-    return _with(study, **changes)
-
-
-def _with(config: AnyConfig, **changes: object) -> AnyConfig:
-    """A copy with other values, checked like the first; what was not set stays not set."""
-    kept = {name: config.__dict__[name] for name in config.model_fields_set}
-    return type(config).model_validate({**kept, **changes})
-
-
-def _part(count: int, share: float) -> int:
-    return max(1, math.ceil(count * share))

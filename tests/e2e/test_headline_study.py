@@ -60,7 +60,7 @@ def test_a_study_runs_to_its_results_and_makes_nothing_twice(tmp_path: Path, toy
     file.write_text(STUDY.format(model=toy_model_dir_64))
     reports: list[dict] = []
     with study_modules("headline") as modules:
-        study, by = modules["study"].load_study(file), modules["study"].Reduction()
+        study, by = modules["study"].load_study(file), modules["reduction"].Reduction()
         project = modules["command"].open_project(tmp_path / "project")
         collect, write = modules["results"].collect_results, modules["results"].write_results
 

@@ -72,9 +72,9 @@ def test_an_ablation_shares_what_it_can_with_the_main_study(headline, path: Path
 
 def test_a_reduced_study_is_less_of_the_same_and_says_so(headline):
     """A quarter of 1120 pairs, 320 and 960 labels, 1128 training clips, 512 prompts, and the 64 of diversity."""
-    names = headline["study"]
+    names = headline["reduction"]
     by = names.Reduction(seeds=2, prompts=128, pairs=0.25, steps=60)
-    study = names.reduced(names.load_study(HEADLINE / "headline.toml"), by)
+    study = names.reduced(headline["study"].load_study(HEADLINE / "headline.toml"), by)
     assert by.label == "seeds2-prompts128-pairs0.25-steps60"
     assert [pairs.num_pairs for pairs in study.pairs.values()] == [280, 280]
     assert [labels.num_pairs for labels in study.labels.values()] == [80, 240, 240]
@@ -86,6 +86,28 @@ def test_a_reduced_study_is_less_of_the_same_and_says_so(headline):
     assert names.Reduction().label == ""
 
 
+def test_what_labels_buy_is_read_off_the_arms_that_differ_in_how_many_they_have(headline):
+    """Gains of 0, 1 and 2 thousandths from 160, 320 and 640 pairs: 0.7 is reached at 160 * 2^0.7."""
+    study = headline["study"].load_study(HEADLINE / "ablations" / "labels.toml")
+    prompts = [f"p{i}" for i in range(12)]
+    gains = {"half": 0.0, "dense_dpo": 0.001, "double": 0.002}
+    arms = {
+        arm: {"visual_quality": {(seed, prompt): 0.9 + gain for seed in (0, 1) for prompt in prompts}}
+        for arm, gain in gains.items()
+    }
+    scores = headline["table"].Scores(base={"visual_quality": dict.fromkeys(prompts, 0.9)}, arms=arms)
+    row = headline["efficiency"].efficiency(study, scores)
+    assert [point["budget"] for point in row["curve"]["points"]] == [160, 320, 640]
+    assert [point["score"]["value"] for point in row["curve"]["points"]] == pytest.approx([0.0, 0.001, 0.002])
+    assert row["curve"]["needed"]["value"] == pytest.approx(160 * 2**0.7, rel=1e-3)
+    page = headline["efficiency"].efficiency_page({"study": "labels", "efficiency": row})
+    assert "DenseDPO reaches 0.000700 with 260 labelled pairs" in page
+    one = headline["table"].Scores(base=scores.base, arms={"half": arms["half"]})
+    assert headline["efficiency"].efficiency(study, one) is None
+    main = headline["study"].load_study(HEADLINE / "headline.toml")
+    assert headline["efficiency"].efficiency(main, scores) is None
+
+
 def test_a_study_that_cannot_be_is_refused(headline, tmp_path: Path):
     load_study = headline["study"].load_study
     bad = {
@@ -93,6 +115,8 @@ def test_a_study_that_cannot_be_is_refused(headline, tmp_path: Path):
         'extends = "main.toml"\nbeside = ["dense_dpo"]\ncontrasts = [["dense_dpo", "sft"]]': "no arm has this name",
         'extends = "main.toml"\nbeside = ["dense_dpo"]\nseed = [1]': "'seed'",
         'extends = "gone.toml"': "no such file",
+        'extends = "main.toml"\nbeside = ["dense_dpo", "sft"]\n[efficiency]\nname = "x"\narms = ["dense_dpo", "sft"]\n'
+        'metric = "visual_quality"\ntarget = 0.0': "efficiency is by num_pairs of each arm's labels",
         "seeds =": "not a TOML file",
     }
     (tmp_path / "main.toml").write_text((HEADLINE / "headline.toml").read_text())
@@ -187,7 +211,9 @@ def reported(headline, tmp_path_factory: pytest.TempPathFactory):
     measure(plan_for(project, "ceiling-192x1", source="autoencoder"), rendered(blur=0.1, waver=0.0, salt=9))
     study = headline["study"].load_study(HEADLINE / "ablations" / "labels.toml")
     arms = {name: study.arms[name] for name in ("dense_dpo", "half")}
-    return project, study.model_copy(update={"arms": arms, "contrasts": (("half", "dense_dpo"),)})
+    efficiency = study.efficiency.model_copy(update={"arms": ("half", "dense_dpo")})
+    changes = {"arms": arms, "contrasts": (("half", "dense_dpo"),), "efficiency": efficiency}
+    return project, study.model_copy(update=changes)
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +230,7 @@ def report(headline, reported):
         "levels": table.levels(project, study),
         "against_base": table.against_base(scores),
         "contrasts": table.contrasts(study, scores),
+        "efficiency": headline["efficiency"].efficiency(study, scores),
         "claims": [],
         "motion_bias": [],
     }
@@ -244,8 +271,8 @@ def test_results_are_small_files_that_are_the_same_again(headline, reported, rep
         headline["results"].write_results(report, study, folder)
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert files == [
-        "by_seed.csv", "differences.csv", "differences.svg", "motion_and_quality.svg", "results.json", "study.toml",
-        "table.md",
+        "by_seed.csv", "differences.csv", "differences.svg", "label_efficiency.html", "motion_and_quality.svg",
+        "results.json", "study.toml", "table.md",
     ]  # fmt: skip
     for name in files:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
