@@ -44,5 +44,5 @@ def efficiency_page(report: Row) -> str:
     )
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{report["study"]}: what labels buy</title>'
-        f"<style>{style_sheet()}</style><main>{figure}</main></html>\n"
+        f"<style>{style_sheet()} main {{ max-width: 34rem; margin: 2rem auto }}</style><main>{figure}</main></html>\n"
     )

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from densedpo.core.workspace import Project
 
+EFFICIENCY_FILE: Final = "label_efficiency.html"
+
 
 def declared_late(project: Project, study: Study, *, name: str) -> bool:
     """Whether the claims are others than when this study was first run in this project; the first time keeps them."""
@@ -37,9 +39,6 @@ def declared_late(project: Project, study: Study, *, name: str) -> bool:
     if not path.exists():
         write_atomic(path, said)
     return path.read_text(encoding="utf-8") != said
-
-
-EFFICIENCY_FILE: Final = "label_efficiency.html"
 
 
 def collect_results(
