@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 SEEN: Final = ("visual_quality", "temporal_consistency", "text_alignment", "dynamic_degree")
 # no label ever saw these
 UNSEEN: Final = ("object_motion", "residual_motion", "sharpness", "flicker", "diversity")
-_WATCHED: Final = ("step", "loss", "frame_accuracy", "win_gap", "lose_gap", "drift")
+_WATCHED: Final = ("step", "loss", "frame_accuracy", "win_gap", "lose_gap", "tie_margin", "drift")
 
 Row = dict[str, "JsonValue"]
 ByPrompt = dict[str, "float | None"]
