@@ -93,14 +93,14 @@ def other_weights_on_the_second(rank: int) -> None:
     """The second process starts from an adapter of its own."""
     if rank != 1:
         return
-    from densedpo.learn import session
+    from densedpo.learn import models
 
-    attach = session.attach_lora
+    attach = models.attach_lora
 
     def other(model, config):
         return attach(model, config.model_copy(update={"seed": 99}))
 
-    session.attach_lora = other
+    models.attach_lora = other
 
 
 def signal_to_the_second(rank: int) -> None:

@@ -21,11 +21,12 @@ from safetensors.torch import load_file
 
 from densedpo.core.errors import BadInput, Interrupted
 from densedpo.core.workspace import Project
-from densedpo.learn import loop, run, session, tasks
+from densedpo.learn import loop, run, session
 from densedpo.learn.cache import CachedReference
 from densedpo.learn.checkpoint import Checkpoint, TrainState, load_latest, save_checkpoint
 from densedpo.learn.config import LearnConfig
 from densedpo.learn.stop import stop_on_signals
+from densedpo.learn.task import preference
 from densedpo.learn.watch.evaluate import Evaluation
 
 SETTINGS = {
@@ -266,13 +267,13 @@ def test_f17_a_run_whose_gpu_is_lost_says_so_and_goes_on_to_the_same_bits(
     labelled: Project, toy_model_dir: Path, config: LearnConfig, alone, monkeypatch: pytest.MonkeyPatch
 ):
     """The error of a lost device, in the forward of step 3, leaves the program: no tensor there can be saved."""
-    take_step, forward = loop.take_step, tasks.residuals
+    take_step, forward = loop.take_step, preference.residuals
 
     def lost(*args: object) -> None:
         raise torch.AcceleratorError("CUDA error: unspecified launch failure")
 
     def step_on_a_device(*args, step: int, **kwargs):
-        monkeypatch.setattr(tasks, "residuals", lost if step == 3 else forward)
+        monkeypatch.setattr(preference, "residuals", lost if step == 3 else forward)
         return take_step(*args, step=step, **kwargs)
 
     monkeypatch.setattr(loop, "take_step", step_on_a_device)
