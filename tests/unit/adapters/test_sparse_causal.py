@@ -146,7 +146,7 @@ def test_a_unets_layer_with_lora_is_the_masked_reference_and_so_is_its_gradient(
     assert len(wanted) == 6
     for name, gradient in gradients(layer, found).items():
         assert gradient.abs().max() > 1e-3, name
-        torch.testing.assert_close(gradient, wanted[name], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(gradient, wanted[name], atol=1e-4, rtol=5e-4)
 
 
 @pytest.mark.parametrize("kernel", ["gathered", "masked"])
@@ -166,7 +166,7 @@ def test_a_transformers_layer_with_lora_is_the_masked_reference_and_so_is_its_gr
     assert len(wanted) == 6
     for name, gradient in gradients(layer, found).items():
         assert gradient.abs().max() > 1e-3, name
-        torch.testing.assert_close(gradient, wanted[name], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(gradient, wanted[name], atol=1e-4, rtol=5e-4)
 
 
 def gradients(layer: torch.nn.Module, out: torch.Tensor) -> dict[str, torch.Tensor]:
