@@ -8,7 +8,7 @@ Pairs of the procedural world by the shipped model: `guided`, with the oracle's 
 a reversed, shuffled, noised or blurred copy of it, whose labels are known. Flips are stored as the answers of an
 annotator called `planted`; then one run for each part left out, and `judge audit`. Everything is kept in a project
 under --out and resumes where it was cut. Prints how many times more flips are among the first 5, 10 and 20 % of the
-ranking than by chance, with a 95 % interval (bootstrap over pairs), and writes them to benchmarks/audit/results/, with
+ranked winners than by chance, with a 95 % interval (bootstrap over pairs), and writes them to benchmarks/audit/results/, with
 --quick under --out.
 """
 
@@ -161,6 +161,8 @@ def main() -> None:
         settings = LearnConfig.model_validate({**config.model_dump(), "fold": (index, arguments.folds)})
         learn_offline(project, name, pairs=PAIRS, preferences=NAME, model=arguments.model, config=settings)
     ranking = audit_labels(project, NAME, runs).ranking
+    # only winners were flipped: to put them before ties would look like finding flips
+    decided = replace(ranking, suspects=tuple(suspect for suspect in ranking.suspects if suspect.label != 0))
     results = {
         "kind": arguments.kind,
         "quick": arguments.quick,
@@ -171,12 +173,13 @@ def main() -> None:
         "seed": arguments.seed,
         "judge": judge.annotator,
         "segments": len(ranking.suspects),
-        "flipped": sum((suspect.pair_id, suspect.segment) in flips for suspect in ranking.suspects),
+        "decided": len(decided.suspects),
+        "flipped": sum((suspect.pair_id, suspect.segment) in flips for suspect in decided.suspects),
         "accuracy_on_the_labels": ranking.accuracy,
         "accuracy_error": ranking.error,
         "tells": ranking.tells,
         "config": config.model_dump(mode="json"),
-        "lift": lifts(ranking, flips, seed=arguments.seed),
+        "lift": lifts(decided, flips, seed=arguments.seed),
     }
     folder = arguments.out / "results" if arguments.quick else HERE / "results"
     folder.mkdir(parents=True, exist_ok=True)
@@ -186,7 +189,7 @@ def main() -> None:
 
 def said(results: Mapping[str, Any]) -> str:
     """What was found, in a few lines."""
-    lines = [f"{results['flipped']} of {results['segments']} training segments are flipped"]
+    lines = [f"{results['flipped']} of {results['decided']} training segments with a winner are flipped"]
     if results["accuracy_on_the_labels"] is not None:
         accuracy = f"{results['accuracy_on_the_labels']:.3f} +- {results['accuracy_error']:.3f}"
         lines += [f"the runs side with {accuracy} of the winners as labelled"]

@@ -22,9 +22,9 @@ def test_flips_are_planted_ranked_and_counted(tmp_path: Path, toy_model_dir_64: 
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "results" / "edited.json").read_text())
     assert (report["kind"], report["quick"], report["folds"]) == ("edited", True, 2)
-    assert 0 < report["flipped"] < report["segments"]
+    assert 0 < report["flipped"] < report["decided"] <= report["segments"]
     assert set(report["lift"]) == {"0.05", "0.1", "0.2"}
-    assert f"{report['flipped']} of {report['segments']} training segments are flipped" in done.stdout
+    assert f"{report['flipped']} of {report['decided']} training segments with a winner are flipped" in done.stdout
     made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (again.returncode, again.stdout.splitlines()[-3:]) == (0, done.stdout.splitlines()[-3:])
