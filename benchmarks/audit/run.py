@@ -8,8 +8,8 @@ Pairs of the procedural world by the shipped model: `guided`, with the oracle's 
 a reversed, shuffled, noised or blurred copy of it, whose labels are known. Flips are stored as the answers of an
 annotator called `planted`; then one run for each part left out, and `judge audit`. Everything is kept in a project
 under --out and resumes where it was cut. Prints how many times more flips are among the first 5, 10 and 20 % of the
-ranked winners than by chance, with a 95 % interval (bootstrap over pairs), and writes them to benchmarks/audit/results/, with
---quick under --out.
+ranked winners than by chance, with a 95 % interval (bootstrap over pairs), and writes them to
+benchmarks/audit/results/, with --quick under --out.
 """
 
 from __future__ import annotations
