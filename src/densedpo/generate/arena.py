@@ -45,6 +45,11 @@ class Contestant:
         """Identity of what makes its clips."""
         return fingerprint_with(catalogue.fingerprint(self.model), self.adapter)
 
+    def load_onto(self, model: VideoModel) -> None:
+        """Makes the base into the contestant; a base stays as it is."""
+        if self.adapter is not None:
+            load_trained(model, self.adapter)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArenaPlan:
@@ -144,8 +149,7 @@ def _made(plan: ArenaPlan, todo: Sequence[PlannedPair], folder: Path) -> Iterato
     models = []
     for each in (plan.first, plan.second):  # both at once: one adapter cannot be taken off again
         models.append(load_model(plan.pairs, captions=plan.pairs.project.captions))
-        if each.adapter is not None:
-            load_trained(models[-1], each.adapter)
+        each.load_onto(models[-1])
     models[0].encode_ahead(["", *(planned.pair.caption for planned in todo)])
     at_once = plan.pairs.pairs_per_batch
 

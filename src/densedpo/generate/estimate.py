@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from densedpo.adapters.trained import load_trained
 from densedpo.generate.first_frames import first_tensors
 from densedpo.generate.pairs import condition_of, first_of, load_model, start_of
 from densedpo.generate.sampler import sample, stack_schedules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from torch import Tensor
 
     from densedpo.adapters.base import FirstFrame, VideoModel
     from densedpo.generate.arena import ArenaPlan
@@ -57,9 +58,8 @@ def estimate_arena(plan: ArenaPlan, todo: Sequence[PlannedPair]) -> Estimate:
     def seconds(first: VideoModel) -> float:
         # a clip of each model costs what two clips of one do; the second is there for the peak of memory
         second = load_model(plan.pairs)
-        for model, each in ((first, plan.first), (second, plan.second)):
-            if each.adapter is not None:
-                load_trained(model, each.adapter)
+        plan.first.load_onto(first)
+        plan.second.load_onto(second)
         return (_seconds(plan.pairs, todo, first) + _seconds(plan.pairs, todo, second)) / 2
 
     return estimate_by(plan.pairs, todo, seconds)
@@ -99,10 +99,8 @@ def _time_step(model: VideoModel, batch: Sequence[PlannedPair]) -> tuple[float, 
     halves = torch.stack([half for start in starts for half in (start.a, start.b)])
     one_step = stack_schedules([start.sigmas[[0, -1]] for start in starts]).repeat_interleave(2, dim=0)
     text = condition_of(model, batch, first_of(model, batch))
-    step_s = math.inf
-    for _ in range(2):
-        started = time.perf_counter()
-        latents = sample(
+    step_s, latents = better_of_two(
+        lambda: sample(
             model,
             start=halves,
             sigmas=one_step,
@@ -110,10 +108,20 @@ def _time_step(model: VideoModel, batch: Sequence[PlannedPair]) -> tuple[float, 
             null_text=model.encode_text([""]),
             guidance_scale=batch[0].pair.guidance_scale,
         ).cpu()  # waits for the device
-        step_s = min(step_s, time.perf_counter() - started)
+    )
     started = time.perf_counter()
     model.decode_latents(latents[:1])
     return step_s, time.perf_counter() - started
+
+
+def better_of_two(work: Callable[[], Tensor]) -> tuple[float, Tensor]:
+    """Seconds of some work, the first time of which may warm up, and what it made."""
+    seconds = []
+    for _ in range(2):
+        started = time.perf_counter()
+        made = work()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds), made
 
 
 def _pair_bytes(model: VideoModel, first: FirstFrame | None) -> int:

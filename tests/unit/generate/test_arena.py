@@ -69,7 +69,7 @@ def test_a_dry_run_holds_both_models_and_writes_nothing(
     filled: Project, toy_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[Path] = []
-    monkeypatch.setattr(estimate, "load_trained", lambda model, adapter: loaded.append(adapter))
+    monkeypatch.setattr("densedpo.generate.arena.load_trained", lambda model, adapter: loaded.append(adapter))
     plan = arena(filled, toy_model_dir, "base", "tuned")
     found = estimate.estimate_arena(plan, plan.pairs.pairs[:2])
     assert (found.num_pairs, found.num_done) == (2, 1)

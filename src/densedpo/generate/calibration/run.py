@@ -26,7 +26,7 @@ from densedpo.core.progress import duration_text, track
 from densedpo.core.seeds import noise
 from densedpo.core.workspace import write_atomic, writing
 from densedpo.generate.calibration.flow import flow_agreement
-from densedpo.generate.estimate import peak_bytes, size_text
+from densedpo.generate.estimate import better_of_two, peak_bytes, size_text
 from densedpo.generate.first_frames import encode_first_frames
 from densedpo.generate.guided import read_clip_latents
 from densedpo.generate.sampler import guided_sigmas, sample
@@ -107,8 +107,7 @@ def calibrate(
         loaded, latents = _loaded(clips, model=model, config=config, captions=captions)
         real = loaded.decode_latents(latents)
         levels = []
-        etas = dict.fromkeys([*config.etas, 1.0])
-        for eta in track(list(etas), what="calibrating eta"):
+        for eta in track(_etas(config), what="calibrating eta"):
             made = _regenerate(loaded, clips, latents, eta, config)
             levels.append(_level(clips, made, real, eta=eta, seed=config.seed))
         result = _conclude(levels, model=loaded.fingerprint, num_clips=len(clips), keep=config.keep)
@@ -144,16 +143,14 @@ def estimate_calibration(
     batch = clips[: config.clips_per_batch]
     loaded, latents = _loaded(batch, model=model, config=config)
     one_step = _sigmas(loaded, 1.0, config)[[0, -1]]
-    step_s = math.inf
-    for _ in range(2):  # the first warms up
-        started = time.perf_counter()
-        found = _denoised(loaded, batch, latents, one_step, config).cpu()  # waits for the device
-        step_s = min(step_s, time.perf_counter() - started)
+    step_s, found = better_of_two(
+        lambda: _denoised(loaded, batch, latents, one_step, config).cpu()  # waits for the device
+    )
     started = time.perf_counter()
     made = loaded.decode_latents(found[:1])
     flow_agreement(made[0], made[0])
     clip_s = time.perf_counter() - started
-    levels = list(dict.fromkeys([*config.etas, 1.0]))
+    levels = _etas(config)
     num_steps = sum(len(_sigmas(loaded, eta, config)) - 1 for eta in levels)
     num_batches = math.ceil(len(clips) / config.clips_per_batch)
     return CalibrationEstimate(
@@ -173,6 +170,11 @@ def _loaded(
     loaded.encode_ahead(["", *(clip.prompt.caption for clip in clips)])
     shape = loaded.geometry.latent_shape
     return loaded, torch.stack([read_clip_latents(clip.latents, shape) for clip in clips])
+
+
+def _etas(config: CalibrateConfig) -> list[float]:
+    """The levels that are tried, and the prompt alone."""
+    return list(dict.fromkeys([*config.etas, 1.0]))
 
 
 def _sigmas(model: VideoModel, eta: float, config: CalibrateConfig) -> Float[Tensor, "step"]:
