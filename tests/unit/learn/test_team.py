@@ -58,7 +58,10 @@ def assert_same_run(ours: Path, theirs: Path) -> None:
         # before the first update u is 0 but for rounding, and so is its sign
         left_out = {"seconds", "accuracy", "loser_dominant"} if wanted["step"] == 1 else {"seconds"}
         numbers = {key: value for key, value in wanted.items() if isinstance(value, float) and key not in left_out}
-        assert {key: row[key] for key in numbers} == pytest.approx(numbers, rel=2e-2, abs=3e-4)
+        # beta times what is left of nearly equal errors: rounding differs between kinds of CPU
+        margins = {key: numbers.pop(key) for key in ("margin", "tie_margin") if key in numbers}
+        assert {key: row[key] for key in margins} == pytest.approx(margins, rel=2e-2, abs=3e-4)
+        assert {key: row[key] for key in numbers} == pytest.approx(numbers, rel=2e-2, abs=1e-4)
 
 
 def tie_every_second_pair(project: Project) -> None:
