@@ -135,7 +135,7 @@ def add_pairs(project: Project, *, num_pairs: int) -> None:
                 worse[start:stop] = degraded(worse[start:stop], blur=2.2, waver=0.08, seed=i)
         pair_id = f"guided-{i:04d}"
         write_pair_mp4(folder / "videos" / f"{pair_id}.mp4", clips["a"], clips["b"], fps=8.0, pixel_scale=2)
-        pairs.append(_pair(pair_id, scene, f"t{i:04d}"))
+        pairs.append(world_pair(pair_id, scene, f"t{i:04d}"))
         sign = int(np.sign(sum(labels)))
         preferences.append(
             Preference(
@@ -151,7 +151,7 @@ def add_pairs(project: Project, *, num_pairs: int) -> None:
     write_stamp(path, [folder], project)
 
 
-def _pair(pair_id: str, scene: Scene, prompt_id: str) -> Pair:
+def world_pair(pair_id: str, scene: Scene, prompt_id: str) -> Pair:
     return Pair(
         id=pair_id, kind="guided", prompt_id=prompt_id, clip_id=prompt_id, caption=scene.caption, split="validation",
         eta=0.7, noise_key_a=f"0/{pair_id}/a", noise_key_b=f"0/{pair_id}/b", seed=0, num_steps=16, guidance_scale=3.0,

@@ -36,6 +36,20 @@ class Brightness(_Scorer):
         return float(frames.mean()) / 255
 
 
+class Bright(Brightness):
+    """The same judge under another import path."""
+
+
+class Seesaw(_Scorer):
+    """Clip a is ahead by a little in what comes first, clip b by more in what comes after."""
+
+    annotator = "seesaw"
+
+    def judge(self, clips, segments):
+        scores = ((0.6, 0.5) if start == 0 else (0.1, 0.9) for start, _ in segments)
+        return tuple(SegmentAnswer.scored(a, b, 0.0) for a, b in scores)
+
+
 class Darkness(Brightness):
     """The opposite of `Brightness`."""
 

@@ -1,36 +1,54 @@
-"""A reward that sees frames and no motion, to set beside one that sees video: `frame_reward:FrameReward`.
+"""The oracle's criterion without time, to set beside the oracle that sees video: `frame_reward:FrameReward`.
 
-Sharpness plus contrast of the frames, by themselves, in the mean over a segment: what an image-quality model would say
-if it were asked frame by frame. It cannot tell a clip from its shuffled frames.
+Each frame is held still and judged as a clip, as an image-quality model would be asked frame by frame. Nothing of what
+changes from frame to frame can enter: a clip and its shuffled frames are alike to it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
 
 from densedpo.core.records import Pair
+from densedpo.judge.oracle import OracleConfig, OracleJudge
 from densedpo.judge.protocol import Frames, PairClips, SegmentAnswer
-from densedpo.metrics.frames import frame_scores
+
+_HELD: Final = 5
+"""The shortest clip that the oracle judges."""
+_EVERY: Final = 3
+"""Every third frame is looked at, which takes as long as the oracle takes for the clip."""
 
 
 class FrameReward:
-    """Scores each clip by its single frames; the higher score wins."""
+    """Scores each clip by its single frames, in the mean; the higher score wins."""
 
     annotator = "frames"
-    instructions = "frames 1: sharpness + contrast, mean over frames"
+
+    def __init__(self) -> None:
+        self._oracle = OracleJudge(OracleConfig())
+        self.instructions = f"frames 2: every {_EVERY}. frame held for {_HELD}; {self._oracle.instructions}"
 
     def check(self, pair: Pair) -> None:
-        """Every pair will do."""
+        """Refuses what the oracle refuses."""
+        self._oracle.check(pair)
 
     def judge(self, clips: PairClips, segments: Sequence[tuple[int, int]]) -> tuple[SegmentAnswer, ...]:
         """One answer for each segment."""
-        return tuple(
-            SegmentAnswer.scored(_score(clips.a[start:stop]), _score(clips.b[start:stop]), 0.0)
-            for start, stop in segments
+        return tuple(self._answer(clips, slice(start, stop, _EVERY)) for start, stop in segments)
+
+    def _answer(self, clips: PairClips, frames: slice) -> SegmentAnswer:
+        scored = [
+            self._oracle.judge(PairClips(pair=clips.pair, a=_held(a), b=_held(b)), [(0, _HELD)])[0]
+            for a, b in zip(clips.a[frames], clips.b[frames], strict=True)
+        ]
+        return SegmentAnswer.scored(
+            float(np.mean([answer.score_a for answer in scored])),
+            float(np.mean([answer.score_b for answer in scored])),
+            0.0,
         )
 
 
-def _score(frames: Frames) -> float:
-    # one by one, so that nothing about time can enter
-    scores = [frame_scores(frame[None]) for frame in frames]
-    return sum(score.sharpness + score.contrast for score in scores) / len(scores)
+def _held(frame: Frames) -> Frames:
+    return np.repeat(frame[None], _HELD, axis=0)

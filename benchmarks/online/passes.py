@@ -40,8 +40,13 @@ def sampling_passes(config: OnlineConfig, *, num_steps: int) -> int:
 
 
 def learning_passes(config: OnlineConfig) -> int:
-    """The same for all steps of all rounds, two clips to a pair."""
-    return config.training.num_steps * 2 * config.learn.window_pairs * PASSES_IN_STEP
+    """The same for all steps of all rounds, where no round is empty."""
+    return round(learning_passes_of(config, config.training.num_steps))
+
+
+def learning_passes_of(config: OnlineConfig, num_steps: float) -> float:
+    """The same for so many steps, two clips to a pair."""
+    return num_steps * 2 * config.learn.window_pairs * PASSES_IN_STEP
 
 
 def clips_of_looks(config: OnlineConfig) -> int:

@@ -28,9 +28,14 @@ class Claim:
     metric: str
     goal: Literal["higher", "lower"]
 
-    def holds(self, low: float | None, high: float | None) -> bool:
-        """Whether the interval of the difference lies on the claimed side of 0."""
-        return (low is not None and low > 0) if self.goal == "higher" else (high is not None and high < 0)
+    def answer(self, goes: str | None) -> str:
+        """What became of it.
+
+        Args:
+            goes: the direction that was shown of the difference, as `claims.direction` of benchmarks/headline says it.
+        """
+        wanted, opposite = ("up", "down") if self.goal == "higher" else ("down", "up")
+        return {wanted: "holds", opposite: "does not hold"}.get(goes or "", "not shown")
 
     def row(self) -> dict[str, JsonValue]:
         """As it stands in results.json."""
@@ -49,6 +54,19 @@ class Study:
     data: DataConfig
     measure: MeasureConfig
     arms: Mapping[str, OnlineConfig]
+
+    def rows(self) -> dict[str, JsonValue]:
+        """Everything that was set before anything ran, as it stands in results.json."""
+        return {
+            "model": self.model,
+            "seeds": list(self.seeds),
+            "metrics": list(self.metrics),
+            "contrasts": [list(pair) for pair in self.contrasts],
+            "claims": [claim.row() for claim in self.claims],
+            "data": self.data.model_dump(mode="json"),
+            "measure": self.measure.model_dump(mode="json"),
+            "arms": {name: arm.model_dump(mode="json") for name, arm in self.arms.items()},
+        }
 
     def runs(self) -> list[Run]:
         """Every run, seed by seed, so that a cut study holds whole rounds."""

@@ -9,7 +9,7 @@ import pytest
 
 from study_modules import study_modules
 
-# a reward of single frames tells the clips of a random model apart, which the oracle finds alike
+# the shipped reward tells the clips of a random model apart, which the oracle finds alike
 STUDY = """
 model = "{model}"
 seeds = [0, 1]
@@ -28,7 +28,7 @@ steps_per_round = 1
 refresh_every = 1
 margin = 0.0
 max_empty_rounds = 9
-rewards = [{{ judge = "frame_reward:FrameReward" }}]
+rewards = [{{ judge = "reward" }}]
 learn = {{ objective = "dpo", batch_pairs = 1 }}
 guard = {{ every = 2, num_prompts = 1, judge = {{ judge = "oracle" }} }}
 
@@ -66,8 +66,11 @@ def test_every_arm_runs_to_the_table_and_nothing_is_made_twice(tmp_path: Path, t
         assert set(row) == {"visual_quality", "object_motion", "flicker"}
     assert set(report["against_base"]["online"]["flicker"]["by_seed"]) == {"0"}
     assert [row["judged_clips"] for row in report["rounds"]] == [4, 4]
-    flicker = report["contrasts"][0]["metrics"]["flicker"]
-    assert [row["holds"] for row in report["claims"]] == [flicker["high"] is not None and flicker["high"] < 0]
+    assert [(row["rounds"], row["steps"]) for row in report["rounds"]] == [(2, 2), (1, 2)]
+    assert [row["sampling_passes"] for row in report["rounds"]] == [16, 16]  # 4 clips, 2 steps, guidance
+    goes = report["contrasts"][0]["metrics"]["flicker"]["goes"]
+    assert [row["answer"] for row in report["claims"]] == [{"down": "holds", "up": "does not hold"}.get(goes, goes)]
+    assert report["study"]["claims"][0]["metric"] == "flicker"
     text = (out / "results" / "table.md").read_text()
     assert "| online less offline |" in text
     assert "| online has lower flicker than offline |" in text

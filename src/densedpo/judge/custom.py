@@ -31,10 +31,7 @@ def load_judge(path: str, options: Mapping[str, JsonValue]) -> Judge:
     Raises:
         BadInput: there is no such module or name, it does not take these options, or gives no judge.
     """
-    module_name, colon, name = path.partition(":")
-    if not colon or not module_name or not name:
-        raise BadInput(f"a judge is named as module:Class, such as my_judges:Sharpest, not {path!r}")
-    make = _found(path, module_name, name)
+    make = find(path)
     if not callable(make):
         raise BadInput(f"{path} is a {type(make).__name__}, not a class or function that makes a judge")
     try:
@@ -50,7 +47,15 @@ def load_judge(path: str, options: Mapping[str, JsonValue]) -> Judge:
     return judge
 
 
-def _found(path: str, module_name: str, name: str) -> object:
+def find(path: str) -> object:
+    """What `module:name` names, of a module as Python finds it or in the current folder.
+
+    Raises:
+        BadInput: the path has another form, or there is no such module or name.
+    """
+    module_name, colon, name = path.partition(":")
+    if not colon or not module_name or not name:
+        raise BadInput(f"a judge is named as module:Class, such as my_judges:Sharpest, not {path!r}")
     here = str(Path.cwd())
     added = here not in sys.path
     if added:

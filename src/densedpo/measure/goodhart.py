@@ -51,13 +51,14 @@ def goodhart(
 
 def alarm_text(alarm: Alarm, base: str) -> str:
     """What an alarm says of the model that it is about, in one sentence that begins after its name."""
-    fallen = " and ".join(
-        f"{name} fell by {number(abs(guard.value))} ({interval_text(guard, signed=True)})"
-        for name, guard in alarm.fallen.items()
+    losses = " and ".join(
+        f"{name} {'rose' if guard.value > 0 else 'fell'} by {number(abs(guard.value))} "
+        f"({interval_text(guard, signed=True)})"
+        for name, guard in alarm.worse.items()
     )
     return (
         f"ranks validation labels right more often than chance, by {value_text(alarm.proxy, signed=True)} "
-        f"({interval_text(alarm.proxy, signed=True)}, n = {alarm.proxy.n} pairs), while against {base} {fallen}: "
+        f"({interval_text(alarm.proxy, signed=True)}, n = {alarm.proxy.n} pairs), while against {base} {losses}: "
         "training may be paid for what the labels were not meant to reward."
     )
 

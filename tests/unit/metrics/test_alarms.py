@@ -31,14 +31,14 @@ def at(proxy: float | None, **guards: float | None) -> CheckpointGains:
 def test_proxy_up_and_motion_down_is_an_alarm_that_names_motion() -> None:
     alarm = goodhart_alarm(at(0.2, motion=-0.3, diversity=0.1))
     assert alarm is not None
-    assert list(alarm.fallen) == ["motion"]
+    assert list(alarm.worse) == ["motion"]
     assert alarm.text == "at step 100 the proxy is up by 0.2 while motion is down by 0.3"
 
 
 def test_every_guard_that_fell_is_named() -> None:
     alarm = goodhart_alarm(at(0.2, motion=-0.3, diversity=-0.1, judge=-0.2, text=0.0))
     assert alarm is not None
-    assert list(alarm.fallen) == ["motion", "diversity", "judge"]
+    assert list(alarm.worse) == ["motion", "diversity", "judge"]
 
 
 @pytest.mark.parametrize(

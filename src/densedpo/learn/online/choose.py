@@ -29,12 +29,16 @@ class Rollout:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
-    """Two rollouts of one visit in the order in which they were made, and the better one in each segment."""
+    """Two rollouts of one visit in the order in which they were made; the better one in each segment and as a whole.
+
+    `whole` is by the mean over segments that the two were chosen by: most segments may say otherwise.
+    """
 
     group: int
     a: Rollout
     b: Rollout
     answers: tuple[Literal["a", "b", "tie"], ...]
+    whole: Literal["a", "b", "tie"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +90,7 @@ def choose(
         if set(answers) == {"tie"}:
             num_tied += 1
             continue
-        choices.append(Choice(group=index, a=a, b=b, answers=answers))
+        choices.append(Choice(group=index, a=a, b=b, answers=answers, whole=better(a.mean, b.mean, margin)))
     return Chosen(
         choices=tuple(choices),
         num_tied=num_tied,

@@ -17,12 +17,12 @@ from densedpo.learn.online.round import CHOSEN, ROLLOUTS
 
 if TYPE_CHECKING:
     from densedpo.core.workspace import Project
-    from densedpo.judge.protocol import Judge
+    from densedpo.judge.protocol import Answer, Judge
     from densedpo.judge.store import LabelStore
     from densedpo.learn.online.choose import Choice, Rollout
     from densedpo.learn.online.config import OnlineConfig
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 
 
 def write_chosen(
@@ -80,14 +80,14 @@ def _signature(judges: Sequence[Judge], config: OnlineConfig) -> tuple[str, str]
 def _answers(
     choice: Choice, pair: Pair, pair_hash: str, annotator: str, instructions: str, config: OnlineConfig
 ) -> list[Judgement]:
-    whole = config.segment_seconds is None
-    ranges = ((0, pair.num_frames),) if config.segment_seconds is None else ranges_of(pair, config.segment_seconds)
-    return [
-        Judgement(
-            id=judgement_id(annotator, pair_hash, None if whole else range_, instructions),
+    """A row for each segment that was judged, and one for the clip: most segments need not say what their mean says."""
+
+    def row(segment: int | None, range_: tuple[int, int], answer: Answer, score_a: float, score_b: float) -> Judgement:
+        return Judgement(
+            id=judgement_id(annotator, pair_hash, None if segment is None else range_, instructions),
             pair_id=pair.id,
             annotator=annotator,
-            segment=None if whole else index,
+            segment=segment,
             start_frame=range_[0],
             stop_frame=range_[1],
             answer=answer,
@@ -97,7 +97,11 @@ def _answers(
             tool_version=tool_version(),
             created_at=now(),
         )
-        for index, (range_, answer, score_a, score_b) in enumerate(
-            zip(ranges, choice.answers, choice.a.rewards, choice.b.rewards, strict=True)
-        )
-    ]
+
+    a, b = choice.a, choice.b
+    whole = row(None, (0, pair.num_frames), choice.whole, a.mean, b.mean)
+    if config.segment_seconds is None:
+        return [whole]
+    ranges = ranges_of(pair, config.segment_seconds)
+    parts = zip(ranges, choice.answers, a.rewards, b.rewards, strict=True)
+    return [whole, *(row(index, *part) for index, part in enumerate(parts))]

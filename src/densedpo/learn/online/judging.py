@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from time import sleep
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from densedpo.core.errors import BadInput, Interrupted
@@ -109,6 +109,8 @@ class JudgingAhead:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="judge ahead")
         self._futures: list[Future[None]] = []
         self._is_away = False  # set and read in the thread alone
+        self.seconds = 0.0
+        """What the judges have taken here."""
 
     def __enter__(self) -> Self:
         return self
@@ -139,6 +141,7 @@ class JudgingAhead:
         alone = PairSet(
             name=self._folder.name, folder=self._folder, by_id={pair.id: pair}, hashes={pair.id: pair_hash(pair)}
         )
+        started = monotonic()
         for judge in self._judges:
             try:
                 done = judge_pairs(judge, alone, self._store, segment_seconds=self._seconds)
@@ -146,6 +149,7 @@ class JudgingAhead:
                 self._is_away |= isinstance(error, JudgeUnavailable)
             else:
                 self._is_away |= any(failed.failure.kind in _AWAY for failed in done.failures)
+        self.seconds += monotonic() - started
 
 
 def _wait(seconds: float, patience: Patience) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ class Sitting:
     def __init__(self, jury: Jury, judges: Sequence[Judge], folder: Path, labels: Path) -> None:
         """Args: `folder` is that of the pairs, `labels` the file that their labels go to."""
         self._jury, self._judges, self._folder = jury, judges, folder
+        self._after_s = 0.0
         with ExitStack() as held:
             self.store = held.enter_context(LabelStore.open(labels))
             seconds = jury.segment_seconds
@@ -82,6 +84,11 @@ class Sitting:
         """Judges a pair that is on the disk in full, while the caller goes on."""
         self._ahead.take(pair)
 
+    @property
+    def seconds(self) -> float:
+        """What the judges have taken so far, beside the sampler and after it."""
+        return self._after_s + self._ahead.seconds
+
     def judged(self, poll: Callable[[], None]) -> PairSet:
         """The pairs, once every judge has answered; waits for those that are away.
 
@@ -91,8 +98,10 @@ class Sitting:
         self._ahead.finish(poll)
         pairs = PairSet.read(self._folder)
         patience = Patience(minutes=self._jury.minutes, poll=poll)
+        started = time.monotonic()
         for judge in self._judges:
             judge_all(judge, pairs, self.store, segment_seconds=self._jury.segment_seconds, patience=patience)
+        self._after_s += time.monotonic() - started
         return pairs
 
 
@@ -109,6 +118,7 @@ def seat_jury(inputs: OnlineInputs, poll: Callable[[], None]) -> Jury:
     choices = (*config.rewards, *([guard] if guard is not None else []))
     judges = [waiting_for(partial(build_judge, choice, segment_seconds=seconds), patience) for choice in choices]
     count = len(config.rewards)
+    _refuse_twins(judges, count)
     verdicts = read_verdicts(inputs.project.root)
     for judge in judges[:count]:
         verdict = verdict_on(verdicts, judge.annotator, [judge.instructions])
@@ -127,3 +137,13 @@ def seat_jury(inputs: OnlineInputs, poll: Callable[[], None]) -> Jury:
         segment_seconds=seconds,
         minutes=config.judge_patience_min,
     )
+
+
+def _refuse_twins(judges: Sequence[Judge], num_rewards: int) -> None:
+    """Two judges of one name and one meaning share what is stored of them, and the second would hold nothing out."""
+    seen: set[tuple[str, str]] = set()
+    for index, judge in enumerate(judges):
+        if (judge.annotator, judge.instructions) in seen:
+            remedy = "give it once" if index < num_rewards else "a judge that is trained on is not held out"
+            raise BadInput(f"{judge.annotator!r} is among the judges twice: {remedy}")
+        seen.add((judge.annotator, judge.instructions))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from densedpo.learn.feed.batch import Draws, Source
@@ -27,13 +28,21 @@ _log = logging.getLogger("densedpo")
 
 
 class _RoundTask(PreferenceTask):
-    """A preference task whose steps are counted from the first step of its round."""
+    """A preference task whose steps are counted from the first step of its round.
+
+    `first_draws` has for each pair the first of its draws that no earlier round has taken: a pair that is replayed
+    meets noises and t that it has not met.
+    """
 
     first_step = 0
+    first_draws: Sequence[int] = ()
 
     def window(self, step: int) -> tuple[tuple[Visit, ...], ...]:
         """See `Task`."""
-        return super().window(step - self.first_step)
+        return tuple(
+            tuple(replace(visit, draw=visit.draw + self.first_draws[visit.index]) for visit in visits)
+            for visits in super().window(step - self.first_step)
+        )
 
 
 class Learning:
@@ -68,9 +77,12 @@ class Learning:
         policy, last = self._policy, first_step + self._config.steps_per_round
         density = TimeDensity.of(self._training)
         draws = Draws(noise_seed=self._training.noise_seed, count="fresh", density=density, noise=self._training.noise)
-        source, items = Source(policy.model), [*pairs, *self._replayed(number)]
+        replayed = self._replayed(number)
+        source, items = Source(policy.model), [*pairs, *(pair for pair, _ in replayed)]
         task = _RoundTask(policy.model, source, items, draws, self._training, None, reference=policy.reference)
         task.first_step = first_step
+        most_draws = self._config.steps_per_round * self._training.window_pairs  # of one pair in one round
+        task.first_draws = [0] * len(pairs) + [age * most_draws for _, age in replayed]
         first = [Visit(index=0, draw=0)]
         while policy.step < last:
             is_fresh = policy.put_reference()
@@ -86,9 +98,10 @@ class Learning:
             train(self._bench(task, until))
             policy.step = until
 
-    def _replayed(self, number: int) -> list[LabelledPair]:
+    def _replayed(self, number: int) -> list[tuple[LabelledPair, int]]:
+        """Pairs of earlier rounds, and how many rounds ago they were made."""
         earlier = range(max(0, number - self._config.replay_rounds), number)
-        return [pair for one in earlier for pair in self.pairs(round_project(self._inputs.folder, one))]
+        return [(pair, number - one) for one in earlier for pair in self.pairs(round_project(self._inputs.folder, one))]
 
     def _bench(self, task: Task, until: int) -> Workbench:
         return Workbench(

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from densedpo.core.config import Config
 from densedpo.core.errors import BadInput
 from densedpo.core.records import ClipSide
-from densedpo.judge.custom import load_judge
+from densedpo.judge.custom import find, load_judge
 from densedpo.judge.oracle import OracleConfig, OracleJudge
 from densedpo.judge.pairset import ranges_of
-from densedpo.judge.reward.http import HttpConfig, HttpJudge
+from densedpo.judge.reward.http import HttpConfig, HttpJudge, checked_url
 from densedpo.judge.reward.judge import RewardConfig, RewardJudge
 
 if TYPE_CHECKING:
@@ -25,19 +25,36 @@ if TYPE_CHECKING:
     from densedpo.learn.online.config import RewardChoice
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
-_SHIPPED: Final = ("reward", "oracle", "http")
+_SHIPPED: Final[dict[str, type[Config]]] = {"reward": RewardConfig, "oracle": OracleConfig, "http": HttpConfig}
+# of answers about two clips; a run ranks clips by their scores, and says itself what is a tie
+_OF_ANSWERS: Final = ("margin", "error_rate", "motion_bias", "seed")
+
+
+def check_choice(choice: RewardChoice, *, segment_seconds: float | None) -> None:
+    """Refuses what can be seen to be wrong before anything is loaded or asked; a scorer elsewhere is not called.
+
+    Raises:
+        BadInput: as `build_judge`.
+    """
+    if choice.judge not in _SHIPPED:
+        if ":" not in choice.judge:
+            raise BadInput(f"judge = {choice.judge!r}: it is one of {', '.join(_SHIPPED)}, or module:Class")
+        find(choice.judge)
+        return
+    if choice.judge == "http":
+        checked_url(choice.url)
+    _options(_SHIPPED[choice.judge], choice, segment_seconds)
 
 
 def build_judge(choice: RewardChoice, *, segment_seconds: float | None) -> Judge:
     """The judge of a choice, with the run's segments.
 
     Raises:
-        BadInput: no such judge, or it does not take these options.
+        BadInput: no such judge, or it does not take these options, or they concern answers and no scores.
         JudgeUnavailable: it is a scorer elsewhere that does not answer now.
     """
+    check_choice(choice, segment_seconds=segment_seconds)
     if choice.judge not in _SHIPPED:
-        if ":" not in choice.judge:
-            raise BadInput(f"judge = {choice.judge!r}: it is one of {', '.join(_SHIPPED)}, or module:Class")
         return load_judge(choice.judge, choice.options)
     if choice.judge == "oracle":
         return OracleJudge(_options(OracleConfig, choice, segment_seconds))
@@ -100,6 +117,12 @@ def _scores(
 
 def _options(cls: type[AnyConfig], choice: RewardChoice, segment_seconds: float | None) -> AnyConfig:
     options = dict(choice.options)
+    for name in _OF_ANSWERS:
+        if name in options:
+            raise BadInput(
+                f"options of judge {choice.judge!r}: {name} changes its answers, and learn online goes by its scores; "
+                "leave it out (what is a tie is set by margin of the run)"
+            )
     if segment_seconds is not None:
         if "segment_seconds" in options:
             raise BadInput(f"{choice.judge}: segment_seconds is set for the whole run, not in the options of a judge")

@@ -31,6 +31,8 @@ ROUND_FILE: Final = "round.json"
 class RoundRecord:
     """What a finished round came to. Seconds are those of the call that finished it.
 
+    `judging_seconds` is what the judges took, most of it beside sampling; `waiting_seconds` is what came after it until
+    the pairs were chosen. So sampling, waiting and learning add up to the round.
     `policy` is the identity of the weights that made the rollouts; `mean_reward` is over all rollouts that were scored,
     `mean_gap` from the best to the worst of a prompt.
     """
@@ -49,6 +51,7 @@ class RoundRecord:
     mean_gap: float | None
     sampling_seconds: float
     judging_seconds: float
+    waiting_seconds: float
     learning_seconds: float
 
 

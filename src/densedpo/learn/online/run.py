@@ -12,6 +12,7 @@ from densedpo.core.records import Prompt
 from densedpo.core.workspace import Project, content_hash, require_fresh
 from densedpo.generate.plan import select_prompts
 from densedpo.learn.course import InForce, carry_out, require_layers, settings_identity
+from densedpo.learn.online.rewards import check_choice
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -85,7 +86,7 @@ class OnlineInputs:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OnlineSummary:
-    """How an online run ended, as in its summary.json. Seconds are of all rounds; what is in force is read back."""
+    """How an online run ended, as in its summary.json. Seconds as in `RoundRecord`; what is in force is read back."""
 
     folder: str
     rounds: int
@@ -98,6 +99,7 @@ class OnlineSummary:
     stopped_early: str | None
     sampling_seconds: float
     judging_seconds: float
+    waiting_seconds: float
     learning_seconds: float
     strategy: str
     in_force: InForce
@@ -138,6 +140,11 @@ def read_online_inputs(
     project.run(name)  # a name that cannot be one is refused first
     require_fresh(project.clips, project, allow_stale=allow_stale)
     require_layers(model, config.training)
+    guards = [config.guard.judge] if config.guard.judge is not None else []
+    for choice in (*config.rewards, *guards):
+        check_choice(choice, segment_seconds=config.segment_seconds)
+    if config.guard.every and not guards:
+        _log.warning("no held-out judge (guard.judge): the guard knows motion, diversity and saturation alone")
     seed = config.learn.seed
     is_guided = config.kind == "guided"
     prompts = select_prompts(project, ["train"], seed=seed, allow_clipless=not is_guided)

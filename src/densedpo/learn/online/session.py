@@ -130,7 +130,8 @@ class _Online:
                 mean_reward=chosen.mean_reward,
                 mean_gap=chosen.mean_gap,
                 sampling_seconds=round(sampled - started, 2),
-                judging_seconds=round(judged - sampled, 2),
+                judging_seconds=round(0.0 if sitting is None else sitting.seconds, 2),
+                waiting_seconds=round(judged - sampled, 2),
                 learning_seconds=round(time.monotonic() - judged, 2),
             )
         return self._end_round(project, record)
@@ -209,6 +210,7 @@ class _Online:
             stopped_early=stopped,
             sampling_seconds=round(sum(record.sampling_seconds for record in self._records), 2),
             judging_seconds=round(sum(record.judging_seconds for record in self._records), 2),
+            waiting_seconds=round(sum(record.waiting_seconds for record in self._records), 2),
             learning_seconds=round(sum(record.learning_seconds for record in self._records), 2),
             strategy=self._team.strategy,
             in_force=self._policy.in_force(),

@@ -45,7 +45,14 @@ def test_segments_of_the_best_and_the_worst_are_compared_one_by_one():
     rewards = {("p0", "a"): (0.5, 0.5), ("p0", "b"): (1.0, 0.2), ("p1", "a"): (0.2, 0.6), ("p1", "b"): (0.5, 0.5)}
     (choice,) = choose([("p0", "p1")], rewards, margin=0.1).choices
     assert named(choice) == ("p0b", "p1a")
-    assert choice.answers == ("a", "b")
+    assert (choice.answers, choice.whole) == (("a", "b"), "a")
+
+
+def test_as_a_whole_the_best_mean_wins_where_most_segments_say_otherwise():
+    """Means 0.467 and 0.233: a wins, although b is ahead in two segments of three."""
+    rewards = {("p0", "a"): (1.0, 0.2, 0.2), ("p0", "b"): (0.1, 0.3, 0.3)}
+    (choice,) = choose([("p0",)], rewards, margin=0.0).choices
+    assert (choice.answers, choice.whole) == (("a", "b", "b"), "a")
 
 
 def test_a_segment_within_the_margin_is_a_tie_and_the_pair_stays_for_the_others():

@@ -12,7 +12,7 @@ from densedpo.core.records import Judgement
 from densedpo.judge.pairset import PairSet, pair_hash
 from densedpo.judge.store import LabelStore
 from densedpo.learn.online.config import RewardChoice
-from densedpo.learn.online.rewards import build_judge, rewards_of
+from densedpo.learn.online.rewards import build_judge, check_choice, rewards_of
 from online_judges import Brightness, Stillness
 from toy_pairs import toy_pair
 
@@ -86,12 +86,18 @@ def test_answers_without_scores_are_refused(pairs, store, add):
 @pytest.mark.parametrize(
     ("choice", "said"),
     [
-        ({"judge": "oracle", "options": {"margin": -1.0}}, "options of judge 'oracle': 'margin'"),
+        ({"judge": "reward", "options": {"whole_clip": 1}}, "options of judge 'reward': 'whole_clip'"),
+        ({"judge": "reward", "options": {"margin": 0.1}}, "margin changes its answers, and learn online goes by"),
+        ({"judge": "oracle", "options": {"motion_bias": 0.1}}, "motion_bias changes its answers"),
+        ({"judge": "http", "url": "ftp://here"}, "has to begin with http"),
+        ({"judge": "no_such_module:Judge"}, "no module 'no_such_module'"),
         ({"judge": "reward", "options": {"no_such": 1}}, "options of judge 'reward': 'no_such'"),
         ({"judge": "oracle", "options": {"segment_seconds": 2.0}}, "is set for the whole run"),
         ({"judge": "nobody"}, "it is one of reward, oracle, http"),
     ],
 )
 def test_a_judge_that_cannot_be_made_says_why(choice, said):
-    with pytest.raises(BadInput, match=said):
-        build_judge(RewardChoice.model_validate(choice), segment_seconds=1.0)
+    """Before anything is loaded or asked, and where it is made."""
+    for make in (check_choice, build_judge):
+        with pytest.raises(BadInput, match=said):
+            make(RewardChoice.model_validate(choice), segment_seconds=1.0)

@@ -17,6 +17,7 @@ from densedpo.core.workspace import Project
 from densedpo.judge.pairset import PairSet
 from densedpo.judge.preferences import read_preferences
 from densedpo.learn.online.jury import Jury, seat_jury
+from densedpo.learn.online.learning import _RoundTask
 from densedpo.learn.online.run import read_online_inputs
 from online_runs import online_config, rounds, rows, train_online
 
@@ -106,6 +107,7 @@ def test_guided_rollouts_give_a_label_for_each_segment(prompted: Project, toy_mo
     for row in read_preferences(inside.preferences("chosen"), chosen).rows:
         assert row.ranges == ((0, 4), (4, 9))
         assert set(row.labels) <= {-1, 1}
+        assert row.clip_label in (-1, 1)
 
 
 def test_a_round_of_ties_trains_nothing_and_too_many_of_them_stop_the_run(prompted: Project, toy_model_dir: Path):
@@ -116,6 +118,35 @@ def test_a_round_of_ties_trains_nothing_and_too_many_of_them_stop_the_run(prompt
     assert [(row["num_pairs"], row["num_tied"], row["last_step"]) for row in rounds(folder)] == [(0, 2, 0)] * 2
     assert rows(folder) == []
     assert not (folder / "checkpoints").exists()
+
+
+def test_the_clips_label_is_of_the_means_that_chose_the_pair_where_segments_disagree(
+    prompted: Project, toy_model_dir: Path
+):
+    """Of two segments one each way, so that a majority would be a tie and `dpo` would have nothing to learn from."""
+    rewards = [{"judge": "online_judges:Seesaw"}]
+    config = online_config(rewards=rewards, segment_seconds=0.5, num_rounds=1, rollouts=2)
+    folder = train_online(prompted, "disagree", toy_model_dir, config)
+    inside = Project(root=folder / "rounds" / "0000")
+    for row in read_preferences(inside.preferences("chosen"), PairSet.read(inside.pairs("chosen"))).rows:
+        assert (row.labels, row.clip_label) == ((1, -1), -1)
+    assert [record["num_pairs"] for record in rounds(folder)] == [2]
+
+
+def test_the_same_judge_twice_is_refused(prompted: Project, toy_model_dir: Path):
+    twice = [{"judge": "online_judges:Brightness"}, {"judge": "online_judges:Brightness", "weight": -1.0}]
+    with pytest.raises(BadInput, match="'brightness' is among the judges twice: give it once"):
+        train_online(prompted, "x", toy_model_dir, online_config(rewards=twice))
+    guard = {"every": 1, "num_prompts": 1, "judge": {"judge": "online_judges:Bright"}}
+    with pytest.raises(BadInput, match="a judge that is trained on is not held out"):
+        train_online(prompted, "y", toy_model_dir, online_config(guard=guard))
+
+
+def test_a_judge_that_cannot_be_made_is_refused_before_anything_is_written(prompted: Project, toy_model_dir: Path):
+    """So that the name is free for the call that is right."""
+    with pytest.raises(BadInput, match="it is one of reward, oracle, http"):
+        train_online(prompted, "typo", toy_model_dir, online_config(rewards=[{"judge": "rewrad"}]))
+    assert not prompted.run("typo").exists()
 
 
 def test_a_judge_that_only_compares_is_refused(prompted: Project, toy_model_dir: Path):
@@ -210,8 +241,8 @@ def test_one_prompt_gives_a_pair_for_each_visit(prompted: Project, toy_model_dir
 
 
 def test_several_rewards_are_added_up_by_their_weights(prompted: Project, toy_model_dir: Path):
-    """Brightness once up and once down cancels out: every prompt is a tie."""
-    both = [{"judge": "online_judges:Brightness", "weight": weight} for weight in (2.0, -2.0)]
+    """Brightness and its opposite cancel out: every prompt is a tie."""
+    both = [{"judge": f"online_judges:{name}", "weight": 2.0} for name in ("Brightness", "Darkness")]
     config = online_config(rewards=both, num_rounds=1, max_empty_rounds=2)
     folder = train_online(prompted, "both", toy_model_dir, config)
     assert rounds(folder)[0]["num_tied"] == 2
@@ -224,3 +255,22 @@ def test_replay_learns_from_the_pairs_of_earlier_rounds_too(prompted: Project, t
     config = online_config(learn, replay_rounds=1, num_rounds=2, steps_per_round=1, refresh_every=0)
     folder = train_online(prompted, "replay", toy_model_dir, config)
     assert [row["num_items"] for row in rows(folder)] == [4, 4]
+
+
+def test_a_replayed_pair_meets_noises_that_it_has_not_met(
+    prompted: Project, toy_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    met: list[tuple[str, int]] = []
+    window = _RoundTask.window
+
+    def watched(task: _RoundTask, step: int):
+        found = window(task, step)
+        met.extend((task._pairs[visit.index].id, visit.draw) for visits in found for visit in visits)
+        return found
+
+    monkeypatch.setattr(_RoundTask, "window", watched)
+    config = online_config({"batch_pairs": 4}, replay_rounds=2, num_rounds=3, steps_per_round=2, refresh_every=0)
+    train_online(prompted, "replay", toy_model_dir, config)
+    ids = [pair_id for pair_id, _ in met]
+    assert max(map(ids.count, ids)) > 4  # some pair was met in three rounds
+    assert len(set(met)) == len(met)

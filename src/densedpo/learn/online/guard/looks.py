@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 LOOK_FILE: Final = "guard.json"
 REWARD: Final = "reward"
 HELD_OUT: Final = "held_out"
-# what must not be paid for a higher reward: of the first less is a loss, of the last more is
-_GUARDS: Final = {HELD_OUT: 1, "motion": 1, "diversity": 1, "saturation": -1}
-_NAMES: Final = {
-    HELD_OUT: "the held-out judge", "motion": "motion", "diversity": "diversity", "saturation": "natural saturation",
+# what must not be paid for a higher reward, by what it is called in a sentence
+_GUARDS: Final = {
+    HELD_OUT: "the held-out judge", "motion": "motion", "diversity": "diversity", "saturation": "saturation",
 }  # fmt: skip
+_MORE_IS_WORSE: Final = frozenset({"saturation"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,10 +79,15 @@ def changes(base: Look, look: Look) -> dict[str, Estimate | None]:
 
 
 def alarm_of(base: Look, look: Look) -> Alarm | None:
-    """Goodhart's alarm at a look: the reward has risen since the base and a guard has fallen."""
+    """Goodhart's alarm at a look: the reward has risen since the base and a guard has got worse."""
     found = changes(base, look)
-    guards = {_NAMES[name]: _signed(found[name], sign) for name, sign in _GUARDS.items()}
-    return goodhart_alarm(CheckpointGains(checkpoint=f"round {look.round}", proxy=found[REWARD], guards=guards))
+    gains = CheckpointGains(
+        checkpoint=f"round {look.round}",
+        proxy=found[REWARD],
+        guards={said: found[name] for name, said in _GUARDS.items()},
+        more_is_worse=_MORE_IS_WORSE,
+    )
+    return goodhart_alarm(gains)
 
 
 def best_look(looks: Sequence[Look]) -> Look | None:
@@ -116,12 +121,3 @@ def _interval_columns(found: Mapping[str, Estimate | None]) -> dict[str, JsonVal
                 f"{name}_change_high": estimate.high,
             }
     return columns
-
-
-def _signed(estimate: Estimate | None, sign: int) -> Estimate | None:
-    """The same, or the estimate of the negative."""
-    if estimate is None or sign > 0:
-        return estimate
-    low = None if estimate.high is None else -estimate.high
-    high = None if estimate.low is None else -estimate.low
-    return replace(estimate, value=-estimate.value, low=low, high=high)
