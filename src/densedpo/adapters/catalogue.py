@@ -94,6 +94,12 @@ def denoisers(name: str | Path) -> tuple[str, ...]:
     return family_of(folder).denoisers(folder)
 
 
+def beyond_pipeline(name: str | Path) -> tuple[str, ...]:
+    """What a model does by its settings that its pipeline in diffusers does not, in sentences."""
+    folder = locate(name)
+    return family_of(folder).beyond(folder)
+
+
 def weight_names(name: str | Path) -> tuple[str, ...]:
     """The names of the weights of the denoiser that is trained, from the heads of its files."""
     folder = find(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -37,6 +37,35 @@ class Settings(BaseModel):
     """Whether a clip's first frame is given: image-to-video."""
 
 
+class SparseCausalSettings(Settings):
+    """Settings of a family whose self-attention can be HuViDPO's (`adapters.sparse_causal`): the kernel for it.
+
+    None is the attention that the released models have.
+    """
+
+    sparse_causal: Literal["gathered", "flex", "masked"] | None = None
+
+    @property
+    def pattern(self) -> dict[str, object]:
+        """What a fingerprint takes in: the pattern makes another model of the same weights, whatever computes it."""
+        return {} if self.sparse_causal is None else {"sparse_causal": True}
+
+    def beyond(self, denoiser: str) -> tuple[str, ...]:
+        """What the pipeline has to be told, in a sentence.
+
+        Args:
+            denoiser: as the pipeline calls it.
+        """
+        if self.sparse_causal is None:
+            return ()
+        said = (
+            "It was trained with sparse-causal attention, which the pipeline does not know and without which it is "
+            f"another model: call `use_sparse_causal(pipeline.{denoiser}, num_frames=LATENT_FRAMES)` of "
+            "`densedpo.adapters.sparse_causal` first."
+        )
+        return (said,)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Factors:
     """What a checkpoint's configs say of its latents: compression, channels, and the side of a token in cells."""
@@ -65,6 +94,7 @@ class Family:
         recorded: settings that change what the denoiser computes; they are part of the fingerprint.
         denoisers: the folders of what denoises, the one of the highest noise first; two where a model has two experts.
         first_frame: what the setting of that name may be: a checkpoint is text-to-video, image-to-video or both.
+        beyond: what the denoiser does by its settings that the pipeline in diffusers does not, in sentences.
         image_parts: components that only a layout has which looks at an image, with their classes.
     """
 
@@ -79,6 +109,7 @@ class Family:
     denoisers: Callable[[Path], tuple[str, ...]] = lambda folder: ("transformer",)  # noqa: ARG005
     first_frame: Callable[[Path], tuple[bool, ...]] = lambda folder: (False,)  # noqa: ARG005
     image_parts: Callable[[Path], Mapping[str, tuple[str, ...]]] = lambda folder: {}  # noqa: ARG005
+    beyond: Callable[[Path], tuple[str, ...]] = lambda folder: ()  # noqa: ARG005
 
     def check(self, folder: Path) -> None:
         """Refuses, before anything is loaded, another layout and weights that are not safetensors.

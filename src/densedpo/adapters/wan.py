@@ -27,6 +27,7 @@ from densedpo.adapters.layouts import wan as layout
 from densedpo.adapters.loading import Opened, UnknownWords
 from densedpo.adapters.lora import load_lora, save_lora
 from densedpo.adapters.pixels import decode_clips, encode_clips, encode_frames
+from densedpo.adapters.sparse_causal import set_num_frames, use_sparse_causal
 from densedpo.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class WanModel:
         self.geometry, self.defaults = opened.geometry, opened.defaults
         self.fingerprint, self.vae_fingerprint = opened.fingerprint, opened.vae_fingerprint
         self._opened, self._device, self._dtype = opened, opened.device, opened.dtype
+        self._sparse_causal = layout.settings_of(opened.folder).sparse_causal
         self._boundary = layout.boundary(opened.folder)
         self.trained_t = (0.0, 1.0 if self._boundary is None else self._boundary)
         self._token_timesteps = layout.has_token_timesteps(opened.folder)
@@ -66,7 +68,10 @@ class WanModel:
 
     def _expert(self, index: int) -> WanTransformer3DModel:
         name = layout.denoisers(self._opened.folder)[index]
-        return self._opened.denoiser(WanTransformer3DModel.from_pretrained, name)
+        expert = self._opened.denoiser(WanTransformer3DModel.from_pretrained, name)
+        if self._sparse_causal is not None:
+            use_sparse_causal(expert, num_frames=self.geometry.latent_shape[1], kernel=self._sparse_causal)
+        return expert
 
     @cached_property
     def _vae(self) -> AutoencoderKLWan:
@@ -210,9 +215,11 @@ class WanModel:
         text: TextCondition,
     ) -> Float[Tensor, "batch c f h w"]:
         timestep = t.to(self._device, torch.float32) * 1000
+        in_time, in_row, in_column = transformer.config.patch_size
+        _, _, frames, rows, columns = x_t.shape
+        if self._sparse_causal is not None:
+            set_num_frames(transformer, frames // in_time)  # tokens alone do not say how many frames they are
         if self._token_timesteps:
-            in_time, in_row, in_column = transformer.config.patch_size
-            _, _, frames, rows, columns = x_t.shape
             frame_tokens = (rows // in_row) * (columns // in_column)
             timestep = timestep[:, None].expand(-1, (frames // in_time) * frame_tokens)
             if text.first is not None:

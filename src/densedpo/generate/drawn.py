@@ -128,10 +128,11 @@ def draw_first_frames(plan: FramesPlan) -> int:
         done = {frame.id for frame in _whole_rows(folder)}
         todo = [frame for frame in plan.frames if frame.id not in done]
         if todo:
+            model = _image_model(plan)  # first, so that one that does not load leaves the name free for another
             stamp_path(folder).unlink(missing_ok=True)
             write_settings(folder, plan.settings)
             (folder / "frames").mkdir(exist_ok=True)
-            _draw(plan, todo, folder)
+            _draw(plan, model, todo, folder)
         if not stamp_path(folder).exists():
             write_stamp(folder, [plan.project.clips], plan.project)
     return len(todo)
@@ -184,8 +185,7 @@ def _whole_rows(folder: Path) -> list[DrawnFrame]:
     return whole
 
 
-def _draw(plan: FramesPlan, todo: Sequence[DrawnFrame], folder: Path) -> None:
-    model = _image_model(plan)
+def _draw(plan: FramesPlan, model: ImageModel, todo: Sequence[DrawnFrame], folder: Path) -> None:
     for frame in track(todo, what="drawing first frames"):
         data = _drawn(plan, model, frame)
         write_atomic(folder / frame.image, data)

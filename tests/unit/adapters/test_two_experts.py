@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from densedpo.adapters import VideoModel, catalogue, load
+from densedpo.adapters.sparse_causal import sparse_causal_of, use_sparse_causal
 from densedpo.core.errors import BadInput
 from densedpo.core.seeds import noise
 from toy import add_lora
@@ -61,6 +62,30 @@ def test_rows_come_back_in_their_order(model: VideoModel) -> None:
     times = (0.9, 0.1, 1.0, 0.5)
     alone = torch.cat([predicted(model, t) for t in times])
     torch.testing.assert_close(predicted(model, *times), alone, atol=1e-5, rtol=0)
+
+
+def test_settings_ask_for_sparse_causal_attention_of_both_experts_at_any_length(folder: Path, tmp_path: Path) -> None:
+    """It is another model of the same weights, whatever the kernel; the reference is the masked one, set by hand."""
+    copy = Path(shutil.copytree(folder, tmp_path / "model"))
+    settings = copy / "densedpo.json"
+    own = json.loads(settings.read_text())
+    settings.write_text(json.dumps(own | {"sparse_causal": "masked"}))
+    fingerprint = catalogue.fingerprint(copy)
+    settings.write_text(json.dumps(own | {"sparse_causal": "gathered"}))
+    assert fingerprint == catalogue.fingerprint(copy) != catalogue.fingerprint(folder)
+
+    full, sparse = load(folder), load(copy)
+    channels, frames, rows, columns = full.geometry.latent_shape
+    x = noise((2, channels, frames + 3, rows, columns), "longer")
+    t, text = torch.tensor([0.9, 0.3]), full.encode_text([CAPTION] * 2)
+    with torch.no_grad():
+        found, before = sparse.predict(x, t, text), full.predict(x, t, text)
+        for expert in (full._high_noise, full._low_noise):
+            use_sparse_causal(expert, num_frames=frames + 3, kernel="masked")
+        expected = full.predict(x, t, text)
+    assert sparse_causal_of(sparse.denoiser) == "gathered"
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert (found - before).flatten(1).abs().amax(1).min() > 1e-4
 
 
 def test_a_second_expert_changes_the_fingerprint(folder: Path, tmp_path: Path) -> None:

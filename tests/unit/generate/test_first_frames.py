@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +177,11 @@ def test_what_is_no_whole_directory_of_safetensors_is_refused(made: tuple[Path, 
         check_image_model(model)
     with pytest.raises(BadInput, match="is missing"):
         check_image_model(root / "sdxl", tmp_path / "nothing")
+    other = Path(shutil.copytree(root / "tuned", tmp_path / "other"))
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"addition_embed_type": None, "cross_attention_dim": 768}))
+    with pytest.raises(BadInput, match=r"cross_attention_dim is 768, and \d+ in .*a UNet of the same kind"):
+        check_image_model(root / "sdxl", other)
     pickled = tmp_path / "pickled"
     pickled.mkdir()
     (pickled / "diffusion_pytorch_model.bin").write_bytes(b"")

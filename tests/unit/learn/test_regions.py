@@ -210,6 +210,16 @@ def test_pairs_that_are_soon_told_apart_name_the_cause():
     assert "real clips" not in health_line(others)
 
 
+def test_real_clips_are_told_apart_where_every_clip_is_and_some_frames_are_not():
+    """As with shuffled copies, of which some frames stay in place: the accuracy of `dpo` is by clips."""
+    row = {"step": 15, "frame_accuracy": 0.93, "accuracy": 1.0, "real_winner_share": 1.0}
+    (alarm,) = find_alarms([{"step": 15, "accuracy": 1.0}], [row])
+    assert alarm.name == "too_easy"
+    assert "validation accuracy is 1.000, early" in alarm.message
+    assert "real clips are told from their copies" in health_line({**row, "frame_accuracy_se": 0.02})
+    assert find_alarms([{"step": 15, "accuracy": 1.0}], [{**row, "real_winner_share": 0.0}]) == []
+
+
 @pytest.mark.slow
 def test_a_run_on_regions_trains_with_cached_errors_and_says_what_its_winners_are(
     labelled: Project, toy_model_dir: Path

@@ -183,6 +183,17 @@ def test_a_unets_adapter_is_released_for_a_unet(trained: Project, tmp_path: Path
     run_on(ANIMATEDIFF.save(tmp_path), trained, "unet")
     card = (release(trained, "unet", "peft") / "README.md").read_text(encoding="utf-8")
     assert "`PeftModel.from_pretrained(pipeline.unet, FOLDER)`" in card
+    assert "does not" not in card
+
+
+def test_the_card_says_what_the_pipeline_has_to_be_told(trained: Project, tmp_path: Path):
+    folder = ANIMATEDIFF.save(tmp_path)
+    settings = json.dumps({**ANIMATEDIFF.settings, "first_frame": True, "sparse_causal": "gathered"})
+    (folder / "densedpo.json").write_text(settings, encoding="utf-8")
+    run_on(folder, trained, "sparse")
+    card = (release(trained, "sparse", "peft") / "README.md").read_text(encoding="utf-8")
+    assert "call `use_sparse_causal(pipeline.unet, num_frames=LATENT_FRAMES)`" in card
+    assert "It continues a first frame, which `AnimateDiffPipeline` does not take" in card
 
 
 def test_the_verb_writes_one_format(trained: Project, capsys):

@@ -45,8 +45,19 @@ def check_image_model(folder: Path, unet: Path | None = None) -> None:
     weighty = [folder / name for name in CLASSES if not name.startswith(files.WITHOUT_WEIGHTS)]
     for each in weighty if unet is None else [*weighty, unet]:
         files.check_weights(each)
-    if unet is not None and files.read_json(unet / "config.json").get("_class_name") != "UNet2DConditionModel":
-        raise BadInput(f"{unet} is not a UNet2DConditionModel: image_unet is a folder with a UNet of the same kind")
+    if unet is not None:
+        _check_unet(unet, folder / "unet")
+
+
+def _check_unet(unet: Path, own: Path) -> None:
+    """A UNet of Stable Diffusion 1 or 2 is of the same class and takes neither the captions nor the sizes of SDXL."""
+    found, wanted = (files.read_json(each / "config.json") for each in (unet, own))
+    for key in ("_class_name", "cross_attention_dim", "addition_embed_type", "in_channels"):
+        if found.get(key) != wanted.get(key):
+            raise BadInput(
+                f"{unet}: {key} is {found.get(key)!r}, and {wanted.get(key)!r} in {own}: image_unet is a folder with a "
+                "UNet of the same kind"
+            )
 
 
 def image_model_fingerprint(folder: Path, unet: Path | None = None) -> str:

@@ -7,9 +7,9 @@ the latents of a given first frame stand clean in their place at every noise lev
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
-from densedpo.adapters.directory import Factors, Family, Settings, integer, read_settings
+from densedpo.adapters.directory import Factors, Family, SparseCausalSettings, integer, read_settings
 from densedpo.adapters.files import read_json
 from densedpo.core.errors import BadInput
 
@@ -21,18 +21,7 @@ CLASSES: Final[dict[str, tuple[str, ...]]] = {
 }
 # attention over places, to the caption, and over time
 LORA_TARGETS: Final = ("to_q", "to_k", "to_v", "to_out.0")
-
-
-class AnimateDiffSettings(Settings):
-    """Settings with HuViDPO's attention between frames: the kernel that computes it (`adapters.sparse_causal`).
-
-    None is attention within each frame, as the released models have it.
-    """
-
-    sparse_causal: Literal["gathered", "flex", "masked"] | None = None
-
-
-ANIMATEDIFF: Final = AnimateDiffSettings(
+ANIMATEDIFF: Final = SparseCausalSettings(
     num_frames=16, height=512, width=512, fps=8.0, max_sequence_length=77, num_steps=50, guidance_scale=7.5
 )
 # what the sampler and the noise path rest on
@@ -46,7 +35,7 @@ SCHEDULE: Final[dict[str, object]] = {
 OTHER_INPUTS: Final = ("addition_embed_type", "encoder_hid_dim_type", "time_cond_proj_dim")
 
 
-def settings_of(folder: Path) -> AnimateDiffSettings:
+def settings_of(folder: Path) -> SparseCausalSettings:
     """The model's settings."""
     return read_settings(folder, ANIMATEDIFF)
 
@@ -94,8 +83,17 @@ def _refuse_schedule(path: Path) -> None:
 
 
 def recorded(folder: Path) -> dict[str, object]:
-    """The pattern of attention, which makes another model of the same weights; whatever kernel computes it."""
-    return {} if settings_of(folder).sparse_causal is None else {"sparse_causal": True}
+    """The pattern of attention."""
+    return settings_of(folder).pattern
+
+
+def beyond(folder: Path) -> tuple[str, ...]:
+    """The attention, and the first frame."""
+    settings = settings_of(folder)
+    if not settings.first_frame:
+        return settings.beyond("unet")
+    held = "It continues a first frame, which `AnimateDiffPipeline` does not take: the frame's latents stand in their "
+    return (*settings.beyond("unet"), f"{held}place before every call of the UNet, as densedpo's sampler has them.")
 
 
 FAMILY: Final = Family(
@@ -107,6 +105,7 @@ FAMILY: Final = Family(
     lora_targets=LORA_TARGETS,
     refuse=refuse,
     recorded=recorded,
+    beyond=beyond,
     denoisers=lambda folder: ("unet",),  # noqa: ARG005
     first_frame=lambda folder: (False, True),  # noqa: ARG005
 )

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from densedpo.adapters.directory import Factors, Family, Settings, integer, read_settings
+from densedpo.adapters.directory import Factors, Family, SparseCausalSettings, integer, read_settings
 from densedpo.adapters.files import read_json
 from densedpo.core.errors import BadInput
 
@@ -26,7 +26,7 @@ LORA_TARGETS: Final = ("to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ff
 # names of one and the same preparation in different versions of transformers
 IMAGE_PROCESSORS: Final = ("CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil")
 IMAGE_TO_VIDEO_PIPELINE: Final = "WanImageToVideoPipeline"
-WAN_2_1: Final = Settings(
+WAN_2_1: Final = SparseCausalSettings(
     num_frames=81, height=480, width=832, fps=16.0, max_sequence_length=512, num_steps=50, guidance_scale=5.0
 )
 WAN_2_2_A14B: Final = WAN_2_1.model_copy(update={"num_steps": 40, "guidance_scale": 4.0})
@@ -34,7 +34,7 @@ WAN_2_2_A14B_IMAGE: Final = WAN_2_2_A14B.model_copy(update={"guidance_scale": 3.
 WAN_2_2_TI2V: Final = WAN_2_1.model_copy(update={"num_frames": 121, "height": 704, "width": 1280, "fps": 24.0})
 
 
-def settings_of(folder: Path) -> Settings:
+def settings_of(folder: Path) -> SparseCausalSettings:
     """The model's settings over those of its layout."""
     layout = WAN_2_1 if boundary(folder) is None else WAN_2_2_A14B
     if has_token_timesteps(folder):
@@ -127,9 +127,14 @@ def denoisers(folder: Path) -> tuple[str, ...]:
 
 
 def recorded(folder: Path) -> dict[str, object]:
-    """What the index says of the denoisers; nothing for Wan 2.1."""
+    """What the index says of the denoisers, nothing for Wan 2.1, and the pattern of attention."""
     said: dict[str, object] = {"boundary_ratio": boundary(folder), "expand_timesteps": has_token_timesteps(folder)}
-    return {key: value for key, value in said.items() if value}
+    return {key: value for key, value in said.items() if value} | settings_of(folder).pattern
+
+
+def beyond(folder: Path) -> tuple[str, ...]:
+    """The attention of each denoiser."""
+    return tuple(said for name in denoisers(folder) for said in settings_of(folder).beyond(name))
 
 
 FAMILY: Final = Family(
@@ -144,6 +149,7 @@ FAMILY: Final = Family(
     denoisers=denoisers,
     first_frame=first_frame,
     image_parts=image_parts,
+    beyond=beyond,
 )
 IMAGE_TO_VIDEO: Final = replace(FAMILY, pipeline=IMAGE_TO_VIDEO_PIPELINE)
 FAMILIES: Final = (FAMILY, IMAGE_TO_VIDEO)

@@ -73,9 +73,8 @@ def release(project: Project, name: str, format_: ReleaseFormat) -> Path:
                 _write_merged(run, part / experts[-1])
             case _ as unknown:
                 assert_never(unknown)
-        write_atomic(
-            part / "README.md", model_card(project, run, usage=_usage(format_, name, experts, is_full=is_full))
-        )
+        usage = [_usage(format_, name, experts, is_full=is_full), *catalogue.beyond_pipeline(_base(run))]
+        write_atomic(part / "README.md", model_card(project, run, usage=" ".join(usage)))
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     return folder

@@ -89,9 +89,19 @@ def raise_alarms(folder: Path, alarms: Sequence[Alarm]) -> None:
         write_atomic(path, json.dumps(row, indent=2) + "\n")
 
 
+def told_apart(row: Row) -> float | None:
+    """The share of validation labels that a run ranks right, None where an evaluation has none.
+
+    By frames, as dense_dpo counts. Where winners are real clips also as the objective counts, the higher of the two: a
+    shuffled copy has frames that stayed in place, so that its clip is told apart long before all of its frames are.
+    """
+    names = ("frame_accuracy", "accuracy") if row.get("real_winner_share") else ("frame_accuracy",)
+    return max((value for name in names if isinstance(value := row.get(name), float)), default=None)
+
+
 def _too_easy(validation: Sequence[Row]) -> Iterator[Alarm]:
-    accuracy = validation[-1].get("frame_accuracy")
-    if not isinstance(accuracy, float) or accuracy < TOO_EASY:
+    accuracy = told_apart(validation[-1])
+    if accuracy is None or accuracy < TOO_EASY:
         return
     message = (
         f"step {step_of(validation[-1])}: validation accuracy is {accuracy:.3f}: the pairs may differ by a shortcut, "

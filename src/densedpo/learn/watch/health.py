@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from densedpo.learn.watch.alarms import TOO_EASY
+from densedpo.learn.watch.alarms import TOO_EASY, told_apart
 
 if TYPE_CHECKING:
     from densedpo.learn.watch.track import Row
@@ -27,7 +27,7 @@ def _ranked(row: Row) -> str:
     if accuracy is None:
         return ""
     spread = "" if error is None else f" (+- {100 * error:.0f})"
-    if row.get("real_winner_share") and accuracy >= TOO_EASY:
+    if row.get("real_winner_share") and (told_apart(row) or 0.0) >= TOO_EASY:
         return f"{100 * accuracy:.0f} %{spread} of frames ranked as labelled: real clips are told from their copies"
     verdict = "" if error is None or abs(accuracy - 0.5) > 2 * error else ", not told from chance"
     return f"{100 * accuracy:.0f} %{spread} of frames ranked as labelled{verdict}"
