@@ -88,6 +88,7 @@ def plan_for(
         ),
         prompts=prompts,
         clips={},
+        first={},
         inputs=(project.clips,) if run is None else (project.clips, project.run(run)),
         num_asked=len(prompts),
         batch_clips=8,

@@ -81,7 +81,7 @@ def plan_independent(project: Project, name: str, *, model: str | Path, config: 
     Raises:
         BadInput: no such model, no prompts in these splits, or first frames that do not fit them.
     """
-    drawn = {} if config.first_frames is None else _drawn(project, config.first_frames, model)
+    drawn = {} if config.first_frames is None else drawn_frames(project, config.first_frames, model)
     clipless = bool(drawn) or not continues_frame(model)
     prompts = select_prompts(project, config.splits, seed=config.seed, allow_clipless=clipless)
     if drawn:
@@ -91,8 +91,12 @@ def plan_independent(project: Project, name: str, *, model: str | Path, config: 
     return _plan(project, name, "independent", model, config, prompts, eta_of=lambda _: None, latents={}, drawn=drawn)
 
 
-def _drawn(project: Project, name: str, model: str | Path) -> dict[str, tuple[FrameFile, ...]]:
-    """The frames of a set of `generate first-frames`, by prompt id."""
+def drawn_frames(project: Project, name: str, model: str | Path) -> dict[str, tuple[FrameFile, ...]]:
+    """The frames of a set of `generate first-frames`, by prompt id.
+
+    Raises:
+        BadInput: the model continues none, or see `read_first_frames`.
+    """
     if not continues_frame(model):
         raise BadInput(f"first_frames has no effect: {model} is text-to-video and continues none")
     require_fresh(project.pairs(name), project)

@@ -33,6 +33,11 @@ class MeasureConfig(Config):
     num_steps: int | None = Field(default=None, ge=1, description="sampler steps; the model's own number if not given")
     guidance_scale: float | None = Field(default=None, ge=0, description="the model's own if not given")
     seed: int = Field(default=0, ge=0, description="of the noise that clips start from, and of the bootstrap")
+    first_frames: str | None = Field(
+        default=None,
+        description="a set of `generate first-frames` that clips continue, image-to-video only; by default those of "
+        "the prompts' own clips",
+    )
     batch_clips: int = Field(default=8, ge=1, description="clips denoised at once; changes time and memory only")
     device: str = Field(default="cpu", description="where the model runs")
     strict: bool = Field(
@@ -44,7 +49,7 @@ class MeasureConfig(Config):
     @model_validator(mode="after")
     def _no_setting_without_effect(self) -> Self:
         if self.source != "model":
-            for name in ("num_steps", "guidance_scale"):
+            for name in ("num_steps", "guidance_scale", "first_frames"):
                 if name in self.model_fields_set and self.model_dump()[name] is not None:
                     raise ValueError(f"{name} has no effect with source = {self.source!r}")
             if self.seeds_per_prompt != 1:

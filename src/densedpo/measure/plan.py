@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,8 +14,9 @@ from densedpo.core.errors import BadInput
 from densedpo.core.provenance import sha256_json
 from densedpo.core.records import Clip, Pair, Prompt, read_jsonl
 from densedpo.core.workspace import Project, read_stamp
-from densedpo.generate.plan import pixel_scale, select_prompts
-from densedpo.generate.real_clips import continues_frame, latents_of_clips
+from densedpo.generate.first_frames import FrameFile
+from densedpo.generate.plan import drawn_frames, pixel_scale, select_prompts
+from densedpo.generate.real_clips import continues_frame, first_frames_of, latents_of_clips
 from densedpo.measure.config import MeasureConfig
 from densedpo.measure.records import Settings, Subject
 from densedpo.measure.score import SCORING_VERSION
@@ -37,8 +38,9 @@ class RealClip:
 class MeasurePlan:
     """Everything that `measure run` needs.
 
-    `clips` holds the prompts' own clips by prompt id, where they or their first frames are needed. `num_asked` is how
-    many prompts were asked for; there may be fewer. `dtype` is the denoiser's; None where no model runs.
+    `clips` holds the prompts' own clips by prompt id, where they are needed, and `first` the first frames of each
+    prompt, which its clips take in turns. `num_asked` is how many prompts were asked for; there may be fewer. `dtype`
+    is the denoiser's; None where no model runs.
     """
 
     project: Project
@@ -50,6 +52,7 @@ class MeasurePlan:
     settings: Settings
     prompts: tuple[Prompt, ...]
     clips: dict[str, RealClip]
+    first: dict[str, tuple[FrameFile, ...]]
     inputs: tuple[Path, ...]
     num_asked: int
     batch_clips: int
@@ -75,14 +78,18 @@ def plan_measurement(
     """The plan to measure the base model (`run` is None) or the adapter of a run.
 
     Raises:
-        BadInput: no such model or run, no prompts in the split, or a measured prompt that the run was trained on.
+        BadInput: no such model or run, no prompts in the split, a measured prompt that the run was trained on, or
+            first frames for a text-to-video model or for none of the prompts.
     """
     project.report(name)  # refuses a bad name before anything is read
     if run is not None and config.source != "model":
         raise BadInput(f"source = {config.source!r} measures no adapter; leave out --run {run}")
     folder = catalogue.find(model)
-    prompts = _prompts(project, model, config)
-    clips = _clips(project, prompts, model=model) if config.source != "model" or continues_frame(model) else {}
+    drawn = drawn_frames(project, config.first_frames, model) if config.first_frames is not None else {}
+    prompts = _prompts(project, model, config, drawn)
+    clips = _clips(project, prompts, model=model) if config.source != "model" else {}
+    own = first_frames_of(project, prompts, model=model) if config.source == "model" and not drawn else {}
+    inputs = [project.clips, *([project.pairs(config.first_frames)] if config.first_frames is not None else [])]
     adapter = None
     if run is not None:
         adapter = trained_by(project, run, model=model, allow_stale=allow_stale)
@@ -99,10 +106,11 @@ def plan_measurement(
             run=run,
             adapter=trained_hash(adapter) if adapter is not None else None,
         ),
-        settings=_settings(model, prompts, config),
+        settings=_settings(model, prompts, config, drawn),
         prompts=prompts,
         clips=clips,
-        inputs=(project.clips,) if run is None else (project.clips, project.run(run)),
+        first=drawn or {prompt_id: (file,) for prompt_id, file in own.items()},
+        inputs=tuple(inputs) if run is None else (*inputs, project.run(run)),
         num_asked=config.num_prompts,
         batch_clips=config.batch_clips,
         device=config.device,
@@ -135,9 +143,18 @@ def check_no_overlap(project: Project, run: str, prompts: Iterable[Prompt]) -> N
             )
 
 
-def _prompts(project: Project, model: str | Path, config: MeasureConfig) -> tuple[Prompt, ...]:
-    clipless = config.source == "model" and not continues_frame(model)
+def _prompts(
+    project: Project, model: str | Path, config: MeasureConfig, drawn: Mapping[str, object]
+) -> tuple[Prompt, ...]:
+    clipless = config.source == "model" and (bool(drawn) or not continues_frame(model))
     prompts = select_prompts(project, (config.split,), seed=_PROMPT_ORDER_SEED, allow_clipless=clipless)
+    if drawn:
+        prompts = tuple(prompt for prompt in prompts if prompt.id in drawn)
+        if not prompts:
+            raise BadInput(
+                f"first_frames = {config.first_frames!r} has none for {config.split} prompts; draw them by `densedpo "
+                f"generate first-frames ... --set splits=['{config.split}']`"
+            )
     return prompts[: config.num_prompts]
 
 
@@ -153,7 +170,9 @@ def _clips(project: Project, prompts: tuple[Prompt, ...], *, model: str | Path) 
     return found
 
 
-def _settings(model: str | Path, prompts: tuple[Prompt, ...], config: MeasureConfig) -> Settings:
+def _settings(
+    model: str | Path, prompts: tuple[Prompt, ...], config: MeasureConfig, drawn: Mapping[str, tuple[FrameFile, ...]]
+) -> Settings:
     geometry, defaults = catalogue.geometry(model), catalogue.defaults(model)
     sampled = config.source == "model"
     guidance_scale = defaults.guidance_scale if config.guidance_scale is None else config.guidance_scale
@@ -171,6 +190,7 @@ def _settings(model: str | Path, prompts: tuple[Prompt, ...], config: MeasureCon
         width=geometry.width,
         pixel_scale=pixel_scale(geometry),
         scoring=SCORING_VERSION,
+        first_frames=sha256_json([[file.content for file in drawn[prompt.id]] for prompt in prompts]) if drawn else "",
     )
 
 

@@ -64,7 +64,7 @@ class Settings:
     """How it was measured; equal for all that are compared.
 
     `num_steps` and `guidance_scale` are None where nothing was sampled. `prompts` is the hash of the prompts' ids and
-    captions, `scoring` the version of the scores.
+    captions, `scoring` the version of the scores, `first_frames` the hash of those that were drawn.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -82,6 +82,7 @@ class Settings:
     width: int
     pixel_scale: int
     scoring: int
+    first_frames: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

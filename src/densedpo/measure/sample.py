@@ -18,7 +18,7 @@ from densedpo.core.errors import BadInput
 from densedpo.core.media import read_mp4
 from densedpo.core.paths import without_signal
 from densedpo.core.seeds import noise
-from densedpo.generate.first_frames import FrameFile, encode_first_frames
+from densedpo.generate.first_frames import encode_first_frames
 from densedpo.generate.sampler import sample
 from densedpo.measure.plan import MeasurePlan
 from densedpo.measure.run import ClipSource, ClipTask, MadeClip
@@ -80,11 +80,11 @@ def _generated(plan: MeasurePlan, model: VideoModel, tasks: Sequence[ClipTask]) 
 
 
 def _first(plan: MeasurePlan, model: VideoModel, batch: Sequence[ClipTask]) -> FirstFrame | None:
-    """The first frames of the prompts' own clips, for a model that continues one."""
+    """The first frames that are continued, for a model that continues one."""
     if not model.geometry.num_given_frames:
         return None
-    clips = [plan.clips[task.prompt.id] for task in batch]
-    return encode_first_frames(model, [FrameFile(video=clip.video, pixel_scale=clip.pixel_scale) for clip in clips])
+    found = [(plan.first[task.prompt.id], task.number) for task in batch]
+    return encode_first_frames(model, [files[number % len(files)] for files, number in found])
 
 
 def _reconstructed(plan: MeasurePlan, model: VideoModel, tasks: Sequence[ClipTask]) -> Iterator[MadeClip]:

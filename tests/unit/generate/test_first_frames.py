@@ -15,7 +15,7 @@ from command_line import densedpo, settings
 from densedpo.adapters import load
 from densedpo.adapters.images.sdxl import ImageModel, check_image_model, image_model_fingerprint
 from densedpo.core.errors import BadInput
-from densedpo.core.media import read_pair_mp4
+from densedpo.core.media import read_mp4, read_pair_mp4
 from densedpo.core.provenance import sha256_file
 from densedpo.core.records import Pair, read_jsonl
 from densedpo.core.seeds import seeded_init
@@ -163,6 +163,32 @@ def test_another_unet_draws_another_picture(made: tuple[Path, Path, Project]) ->
     tuned = draw(root, model, project, "tuned", "--set", f"image_unet='{root / 'tuned'}'")
     assert base[0].model == image_model_fingerprint(root / "sdxl")
     assert {frame.content for frame in base}.isdisjoint(frame.content for frame in tuned)
+
+
+def test_what_continues_drawn_frames_is_measured_as_single_clips(made: tuple[Path, Path, Project]) -> None:
+    root, model, project = made
+    where = ("--model", model, "--project", project.root)
+    chosen = settings(num_steps=2, image_model=f"'{root / 'sdxl'}'", splits="['held_out']", frames_per_prompt=2)
+    run("generate", "first-frames", "shown", *where, *chosen)
+    files = read_first_frames(project.pairs("shown"), load(model).geometry)
+    options = settings(num_steps=2, seeds_per_prompt=2, first_frames="shown")
+    run("measure", "run", "shown", *where, *options)
+    report = json.loads((project.report("shown") / "report.json").read_text())
+    assert report["settings"]["first_frames"]
+    (drawn,) = files.values()
+    video_model = load(model)
+    held = video_model.encode_first(np.stack([file.read() for file in drawn])).held
+    assert held is not None
+    # of an autoencoder of images, each frame by itself
+    given = video_model.decode_latents(held.expand(-1, -1, video_model.geometry.latent_shape[1], -1, -1))[:, 0]
+    for row in map(json.loads, (project.report("shown") / "scores.jsonl").read_text().splitlines()):
+        frames, _ = read_mp4(project.report("shown") / row["video"], pixel_scale=report["settings"]["pixel_scale"])
+        distances = np.abs(frames[0].astype(int) - given).mean((1, 2, 3))
+        assert distances.argmin() == row["number"]
+        assert distances.min() < 10  # the mp4 is lossy
+    draw(root, model, project, "seen")
+    wrong = densedpo("measure", "run", "w", *where, *settings(first_frames="seen"))
+    assert (wrong.code, "has none for held_out prompts" in wrong.err) == (2, True), wrong.err
 
 
 def test_a_picture_is_read_back_as_it_was(tmp_path: Path) -> None:
