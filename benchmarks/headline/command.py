@@ -7,7 +7,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from densedpo.core.errors import BadInput, Interrupted
 from densedpo.core.provenance import provenance
@@ -67,10 +67,17 @@ def made() -> dict[str, JsonValue]:
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """A study's command: what stops it is one line."""
+    """A study's command: what stops it is one line, with the exit codes of `densedpo`."""
     try:
         main()
-    except (BadInput, Interrupted) as error:
-        sys.exit(f"run.py: {error}")
+    except BadInput as error:
+        _leave(str(error), 2)
+    except Interrupted as error:
+        _leave(str(error), error.exit_code)
     except KeyboardInterrupt:
-        sys.exit("run.py: stopped; the same command goes on")
+        _leave("stopped; the same command goes on", 130)
+
+
+def _leave(why: str, code: int) -> NoReturn:
+    print(f"run.py: {why}", file=sys.stderr)
+    sys.exit(code)
