@@ -78,6 +78,7 @@ def _plane(axes: Axes, arms: dict[str, dict[str, Row | None]]) -> None:
         at = [[row["by_seed"][seed] for seed in seeds] for row in (motion, quality)]
         axes.plot(*at, linestyle="", marker="x", markersize=3, color=_GRAY)
         axes.annotate(arm, (x, y), xytext=(4, 4), textcoords="offset points")
+    axes.locator_params(axis="x", nbins=6)  # more of them run into each other
     axes.set_xlabel("object motion less the base's, px/frame")
     axes.set_ylabel("visual quality less the base's")
 
