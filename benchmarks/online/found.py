@@ -156,7 +156,7 @@ def _times(rounds: Sequence[Row]) -> list[str]:
         "",
         said,
         "",
-        "| a run of | " + " | ".join([*counts, "passes", *(f"{phase}, s" for phase in _PHASES)]) + " |",
+        "| a run of | " + " | ".join([*counts, "passes at most", *(f"{phase}, s" for phase in _PHASES)]) + " |",
         "|---" * (2 + len(_COUNTS) + len(_PHASES)) + "|",
     ]
     for row in rounds:
