@@ -3,11 +3,11 @@
     python benchmarks/d2_dpo/run.py --out build/d2_dpo
     python benchmarks/d2_dpo/run.py --out build/d2_dpo-quick --quick    # the machinery only
 
-A masked token model learns captioned clips of a moving square, some of them faulty. It makes pairs
-for half of the captions; which clip is better is counted (`videos.overlap`). Then it learns from them by the losses of
-densedpo: `clip` is `d2_dpo`, `frames` is `dense_dpo` of the same errors with a label for each frame, `shuffled` is
-`clip` with the labels dealt out again, `winners` is plain training on the better clips. Measured on the other half of
-the captions, from the same noise. Writes results.json and table.md to benchmarks/d2_dpo/results, with --quick under
+A masked token model learns captioned clips of a moving square, some of them faulty. It makes pairs for half of the
+captions; which clip is better is counted (`videos.overlap`). Then it learns from them by the losses of densedpo:
+`clip` is `d2_dpo`, `frames` is `dense_dpo` of the same errors with a label for each frame, `shuffled` is `clip`
+with the labels dealt out again, `winners` is plain training on the better clips. Measured on the other half of the
+captions, from the same noise. Writes results.json and table.md to benchmarks/d2_dpo/results, with --quick under
 --out. Minutes on one core; nothing is kept between calls.
 """
 
@@ -107,7 +107,7 @@ def _signs(difference: Tensor, margin: float) -> Tensor:
     return torch.where(difference.abs() < margin, 0.0, difference.sign()).long()
 
 
-def preference_loss(policy: TokenModel, reference: TokenModel, pairs: Pairs, rng: torch.Generator) -> PairTokens:
+def told_by_both(policy: TokenModel, reference: TokenModel, pairs: Pairs, rng: torch.Generator) -> PairTokens:
     """What both models say of the clean tokens of both clips, behind one mask."""
     t = draw_times(len(pairs.captions), rng)
     masked, captions = draw_masks(t, rng), numbers(pairs.captions)
@@ -137,7 +137,7 @@ def train(base: TokenModel, pairs: Pairs, arm: str, settings: Settings, seed: in
         if arm == "winners":
             better = torch.where((some.sign > 0)[:, None, None, None], some.a, some.b)
             return denoising_loss(policy, better, some.captions, rng)
-        tokens = preference_loss(policy, base, some, rng)
+        tokens = told_by_both(policy, base, some, rng)
         if arm == "frames":
             field = some.frame_sign[:, :, None, None].expand_as(some.a)
             output = dense_dpo(token_errors(tokens), field, beta=settings.beta)

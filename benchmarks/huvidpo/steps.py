@@ -26,7 +26,8 @@ from densedpo.data.latents import encode_clips
 from densedpo.data.world import add_world
 from densedpo.generate.first_frames import FRAMES_FILE, DrawnFrame, png_of
 from densedpo.generate.pairs import generate_pairs
-from densedpo.generate.plan import plan_independent, select_prompts
+from densedpo.generate.plan import plan_independent
+from densedpo.generate.prompts import select_prompts
 from densedpo.generate.resume import require_same_settings, write_settings
 from densedpo.judge.pairset import PairSet
 from densedpo.judge.preferences import collect, write_preferences

@@ -18,7 +18,8 @@ from densedpo.core.provenance import sha256_json
 from densedpo.core.records import Pair, Prompt
 from densedpo.core.workspace import Project
 from densedpo.generate.config import ArenaConfig
-from densedpo.generate.plan import PairPlan, PairRequest, PlannedPair, pair_of, request_for, select_prompts
+from densedpo.generate.plan import PairPlan, PairRequest, PlannedPair, pair_of, request_for
+from densedpo.generate.prompts import select_prompts
 from densedpo.generate.real_clips import continues_frame, first_frames_of
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from densedpo.core.provenance import sha256_json
 from densedpo.core.records import read_jsonl, to_row, write_jsonl
 from densedpo.core.workspace import stamp_path, write_stamp
 from densedpo.generate.first_frames import FRAMES_FILE, DrawnFrame, png_of
-from densedpo.generate.plan import select_prompts
+from densedpo.generate.prompts import select_prompts
 from densedpo.generate.real_clips import continues_frame
 from densedpo.generate.resume import require_same_settings, write_settings
 

@@ -17,12 +17,13 @@ from densedpo.adapters import catalogue
 from densedpo.adapters.trained import fingerprint_with, trained_by
 from densedpo.core.errors import BadInput
 from densedpo.core.provenance import sha256_json
-from densedpo.core.records import Pair, Prompt, read_jsonl
+from densedpo.core.records import Pair, Prompt
 from densedpo.core.seeds import generator
-from densedpo.core.workspace import Project, require_fresh
+from densedpo.core.workspace import Project
 from densedpo.generate.config import IndependentConfig
-from densedpo.generate.first_frames import FrameFile, read_first_frames
-from densedpo.generate.real_clips import continues_frame, first_frames_of, latents_of_clips
+from densedpo.generate.first_frames import FrameFile
+from densedpo.generate.prompts import Frames, frames_to_continue, prompts_to_continue, select_prompts
+from densedpo.generate.real_clips import latents_of_clips
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -81,26 +82,10 @@ def plan_independent(project: Project, name: str, *, model: str | Path, config: 
     Raises:
         BadInput: no such model, no prompts in these splits, or first frames that do not fit them.
     """
-    drawn = {} if config.first_frames is None else drawn_frames(project, config.first_frames, model)
-    clipless = bool(drawn) or not continues_frame(model)
-    prompts = select_prompts(project, config.splits, seed=config.seed, allow_clipless=clipless)
-    if drawn:
-        prompts = tuple(prompt for prompt in prompts if prompt.id in drawn)
-        if not prompts:
-            raise BadInput(f"first_frames = {config.first_frames!r} has none for the prompts of these splits")
+    prompts, drawn = prompts_to_continue(
+        project, config.splits, seed=config.seed, model=model, first_frames=config.first_frames
+    )
     return _plan(project, name, "independent", model, config, prompts, eta_of=lambda _: None, latents={}, drawn=drawn)
-
-
-def drawn_frames(project: Project, name: str, model: str | Path) -> dict[str, tuple[FrameFile, ...]]:
-    """The frames of a set of `generate first-frames`, by prompt id.
-
-    Raises:
-        BadInput: the model continues none, or see `read_first_frames`.
-    """
-    if not continues_frame(model):
-        raise BadInput(f"first_frames has no effect: {model} is text-to-video and continues none")
-    require_fresh(project.pairs(name), project)
-    return read_first_frames(project.pairs(name), catalogue.geometry(model))
 
 
 def plan_guided(project: Project, name: str, *, model: str | Path, config: GuidedConfig) -> PairPlan:
@@ -141,23 +126,6 @@ def draw_eta(low: float, high: float, *parts: int | str) -> float:
     return float(np.float32(drawn))
 
 
-def select_prompts(project: Project, splits: Sequence[str], *, seed: int, allow_clipless: bool) -> tuple[Prompt, ...]:
-    """The prompts of the splits in the order of a seed.
-
-    Raises:
-        BadInput: there is none.
-    """
-    require_fresh(project.clips, project)
-    prompts = [prompt for prompt in read_jsonl(project.clips / "prompts.jsonl", Prompt) if prompt.split in splits]
-    if not allow_clipless:
-        prompts = [prompt for prompt in prompts if prompt.clip_id is not None]
-    if not prompts:
-        what = "prompts" if allow_clipless else "prompts with a clip"
-        raise BadInput(f"clips/prompts.jsonl holds no {what} in {', '.join(splits)}; add some by `densedpo data add`")
-    # by a number of its own, so that a prompt that is added later does not reorder the others among themselves
-    return tuple(sorted(prompts, key=lambda prompt: (generator(seed, "order", prompt.id).random(), prompt.id)))
-
-
 def pixel_scale(geometry: Geometry) -> int:
     """How often the mp4 repeats each pixel: 2 for small clips, whose edges 4:2:0 colour would smear, else 1."""
     return 2 if min(geometry.height, geometry.width) <= SMALL_SIDE else 1
@@ -174,7 +142,7 @@ def _plan(
     eta_of: Callable[[Prompt], float | None],
     latents: dict[str, Path],
     extra: dict[str, JsonValue] | None = None,
-    drawn: dict[str, tuple[FrameFile, ...]] | None = None,
+    drawn: Frames | None = None,
 ) -> PairPlan:
     start = None if config.start_from is None else trained_by(project, config.start_from, model=model)
     request = request_for(
@@ -196,13 +164,13 @@ def _plan(
         **({"match_colours": True} if config.match_colours else {}),
         **(extra or {}),
     }
-    own = {} if drawn else first_frames_of(project, prompts, model=model)
+    frames = frames_to_continue(project, prompts, drawn or {}, model=model)
     pairs = []
     for index in range(config.num_pairs):
         repetition, place = divmod(index, len(prompts))
         prompt = prompts[place]
-        files = drawn[prompt.id] if drawn else ()
-        first = files[repetition % len(files)] if files else own.get(prompt.id)
+        files = frames.get(prompt.id, ())
+        first = files[repetition % len(files)] if files else None
         also = [first.content] if first is not None and first.content else []
         if config.match_colours:
             also.append("match_colours")

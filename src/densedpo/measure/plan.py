@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,9 +14,9 @@ from densedpo.core.errors import BadInput
 from densedpo.core.provenance import sha256_json
 from densedpo.core.records import Clip, Pair, Prompt, read_jsonl
 from densedpo.core.workspace import Project, read_stamp
-from densedpo.generate.first_frames import FrameFile
-from densedpo.generate.plan import drawn_frames, pixel_scale, select_prompts
-from densedpo.generate.real_clips import continues_frame, first_frames_of, latents_of_clips
+from densedpo.generate.plan import pixel_scale
+from densedpo.generate.prompts import Frames, frames_to_continue, prompts_to_continue, select_prompts
+from densedpo.generate.real_clips import latents_of_clips
 from densedpo.measure.config import MeasureConfig
 from densedpo.measure.records import Settings, Subject
 from densedpo.measure.score import SCORING_VERSION
@@ -52,7 +52,7 @@ class MeasurePlan:
     settings: Settings
     prompts: tuple[Prompt, ...]
     clips: dict[str, RealClip]
-    first: dict[str, tuple[FrameFile, ...]]
+    first: Frames
     inputs: tuple[Path, ...]
     num_asked: int
     batch_clips: int
@@ -85,10 +85,9 @@ def plan_measurement(
     if run is not None and config.source != "model":
         raise BadInput(f"source = {config.source!r} measures no adapter; leave out --run {run}")
     folder = catalogue.find(model)
-    drawn = drawn_frames(project, config.first_frames, model) if config.first_frames is not None else {}
-    prompts = _prompts(project, model, config, drawn)
-    clips = _clips(project, prompts, model=model) if config.source != "model" else {}
-    own = first_frames_of(project, prompts, model=model) if config.source == "model" and not drawn else {}
+    prompts, drawn = _prompts(project, model, config)
+    samples = config.source == "model"
+    clips = {} if samples else _clips(project, prompts, model=model)
     inputs = [project.clips, *([project.pairs(config.first_frames)] if config.first_frames is not None else [])]
     adapter = None
     if run is not None:
@@ -109,7 +108,7 @@ def plan_measurement(
         settings=_settings(model, prompts, config, drawn),
         prompts=prompts,
         clips=clips,
-        first=drawn or {prompt_id: (file,) for prompt_id, file in own.items()},
+        first=frames_to_continue(project, prompts, drawn, model=model) if samples else {},
         inputs=tuple(inputs) if run is None else (*inputs, project.run(run)),
         num_asked=config.num_prompts,
         batch_clips=config.batch_clips,
@@ -143,19 +142,13 @@ def check_no_overlap(project: Project, run: str, prompts: Iterable[Prompt]) -> N
             )
 
 
-def _prompts(
-    project: Project, model: str | Path, config: MeasureConfig, drawn: Mapping[str, object]
-) -> tuple[Prompt, ...]:
-    clipless = config.source == "model" and (bool(drawn) or not continues_frame(model))
-    prompts = select_prompts(project, (config.split,), seed=_PROMPT_ORDER_SEED, allow_clipless=clipless)
-    if drawn:
-        prompts = tuple(prompt for prompt in prompts if prompt.id in drawn)
-        if not prompts:
-            raise BadInput(
-                f"first_frames = {config.first_frames!r} has none for {config.split} prompts; draw them by `densedpo "
-                f"generate first-frames ... --set splits=['{config.split}']`"
-            )
-    return prompts[: config.num_prompts]
+def _prompts(project: Project, model: str | Path, config: MeasureConfig) -> tuple[tuple[Prompt, ...], Frames]:
+    splits, seed = (config.split,), _PROMPT_ORDER_SEED
+    if config.source == "model":
+        prompts, drawn = prompts_to_continue(project, splits, seed=seed, model=model, first_frames=config.first_frames)
+    else:
+        prompts, drawn = select_prompts(project, splits, seed=seed, allow_clipless=False), {}
+    return prompts[: config.num_prompts], drawn
 
 
 def _clips(project: Project, prompts: tuple[Prompt, ...], *, model: str | Path) -> dict[str, RealClip]:
@@ -170,9 +163,7 @@ def _clips(project: Project, prompts: tuple[Prompt, ...], *, model: str | Path) 
     return found
 
 
-def _settings(
-    model: str | Path, prompts: tuple[Prompt, ...], config: MeasureConfig, drawn: Mapping[str, tuple[FrameFile, ...]]
-) -> Settings:
+def _settings(model: str | Path, prompts: tuple[Prompt, ...], config: MeasureConfig, drawn: Frames) -> Settings:
     geometry, defaults = catalogue.geometry(model), catalogue.defaults(model)
     sampled = config.source == "model"
     guidance_scale = defaults.guidance_scale if config.guidance_scale is None else config.guidance_scale

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from densedpo.core.errors import BadInput
-from densedpo.generate.plan import select_prompts
+from densedpo.generate.prompts import select_prompts
 from densedpo.generate.real_clips import first_frames_of, latents_of_clips
 
 if TYPE_CHECKING:

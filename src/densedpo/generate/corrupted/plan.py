@@ -22,8 +22,8 @@ from densedpo.generate.plan import (
     eta_range,
     pair_of,
     request_for,
-    select_prompts,
 )
+from densedpo.generate.prompts import select_prompts
 from densedpo.generate.real_clips import latents_of_clips, require_text_to_video
 
 if TYPE_CHECKING:

@@ -30,37 +30,41 @@ _SHIPPED: Final[dict[str, type[Config]]] = {"reward": RewardConfig, "oracle": Or
 _OF_ANSWERS: Final = ("margin", "error_rate", "motion_bias", "seed")
 
 
-def check_choice(choice: RewardChoice, *, segment_seconds: float | None) -> None:
+def check_choice(choice: RewardChoice, *, segment_seconds: float | None) -> Config | None:
     """Refuses what can be seen to be wrong before anything is loaded or asked; a scorer elsewhere is not called.
 
+    Returns:
+        The options, with the run's segments; None for a judge from outside, which takes its own.
+
     Raises:
-        BadInput: as `build_judge`.
+        BadInput: no such judge, or it does not take these options, or they concern answers and no scores.
     """
     if choice.judge not in _SHIPPED:
         if ":" not in choice.judge:
             raise BadInput(f"judge = {choice.judge!r}: it is one of {', '.join(_SHIPPED)}, or module:Class")
         find(choice.judge)
-        return
+        return None
     if choice.judge == "http":
         checked_url(choice.url)
-    _options(_SHIPPED[choice.judge], choice, segment_seconds)
+    return _options(_SHIPPED[choice.judge], choice, segment_seconds)
 
 
 def build_judge(choice: RewardChoice, *, segment_seconds: float | None) -> Judge:
     """The judge of a choice, with the run's segments.
 
     Raises:
-        BadInput: no such judge, or it does not take these options, or they concern answers and no scores.
+        BadInput: see `check_choice`, and what a judge from outside says of its options.
         JudgeUnavailable: it is a scorer elsewhere that does not answer now.
     """
-    check_choice(choice, segment_seconds=segment_seconds)
-    if choice.judge not in _SHIPPED:
-        return load_judge(choice.judge, choice.options)
-    if choice.judge == "oracle":
-        return OracleJudge(_options(OracleConfig, choice, segment_seconds))
-    if choice.judge == "http":
-        return HttpJudge(choice.url, _options(HttpConfig, choice, segment_seconds))
-    return RewardJudge(_options(RewardConfig, choice, segment_seconds))
+    match check_choice(choice, segment_seconds=segment_seconds):
+        case OracleConfig() as options:
+            return OracleJudge(options)
+        case HttpConfig() as options:
+            return HttpJudge(choice.url, options)
+        case RewardConfig() as options:
+            return RewardJudge(options)
+        case _:
+            return load_judge(choice.judge, choice.options)
 
 
 def rewards_of(

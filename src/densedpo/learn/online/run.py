@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from densedpo.adapters import catalogue
 from densedpo.core.records import Prompt
 from densedpo.core.workspace import Project, content_hash, require_fresh
-from densedpo.generate.plan import select_prompts
+from densedpo.generate.prompts import select_prompts
 from densedpo.learn.course import InForce, carry_out, require_layers, settings_identity
 from densedpo.learn.online.rewards import check_choice
 
